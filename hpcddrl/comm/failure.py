@@ -1,0 +1,62 @@
+"""Failures and signals: an exception anywhere ends the job by name, a signal asks it to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from types import FrameType, TracebackType
+
+from hpcddrl.comm.placement import Place
+
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """Remembers the first signal that asked this process to stop; the loops look at it between updates."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number
+
+
+def describe(rank: int, place: Place | None) -> str:
+    """Name a rank as people look for it: rank, role, group, host."""
+    role = f", {place}" if place is not None else ""
+    return f"rank {rank}{role}, host {socket.gethostname()}"
+
+
+def abort_on_exception(rank: int, place: Place | None) -> None:
+    """From now on an uncaught exception, in any thread, prints its traceback by name and aborts the whole job.
+
+    Without this the other ranks would wait for ever: a launcher does not end a job for an exception that Python has
+    turned into an orderly exit.
+    """
+
+    def hook(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        sys.stderr.write(f"### {describe(rank, place)}\n{text}### the job ends because of {describe(rank, place)}\n")
+        sys.stderr.flush()
+        abort(1)
+
+    sys.excepthook = hook
+    threading.excepthook = lambda args: hook(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def abort(code: int) -> None:
+    """End every rank of the job at once with this exit code."""
+    from mpi4py import MPI
+
+    sys.stdout.flush()
+    time.sleep(0.1)  # let the launcher forward what was printed before it kills
+    if MPI.COMM_WORLD.size == 1:
+        os._exit(code)  # nobody else to end, and no launcher's report about it
+    MPI.COMM_WORLD.Abort(code)

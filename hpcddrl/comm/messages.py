@@ -1,0 +1,177 @@
+"""Records as they travel: named arrays at fixed places in one contiguous buffer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
+
+ALIGNMENT = 64  # bytes; a cache line, and enough for any vector instruction
+
+
+class Record(Protocol):
+    """A NamedTuple of arrays; ``last`` [1] u8 says that its sender will send no more."""
+
+    @property
+    def last(self) -> Array:
+        """Say that nothing more comes from this sender."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Layout(Generic[R]):
+    """Where each field of a record type stands in its buffer.
+
+    Args:
+        record: a NamedTuple class with a field ``last``.
+        fields: shape and dtype of each other field.
+    """
+
+    def __init__(self, record: type[R], fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
+        self._record = record
+        self._fields = {"last": ((1,), np.uint8), **fields}
+        assert set(self._fields) == set(record._fields), record  # type: ignore[attr-defined]
+        self._offsets, offset = {}, 0
+        for name, (shape, dtype) in self._fields.items():
+            self._offsets[name] = offset
+            nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+            offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        self.nbytes = offset
+
+    def allocate(self) -> tuple[Array, R]:
+        """Return a zeroed buffer [nbytes] u8 and the record of views into it."""
+        buffer = np.zeros(self.nbytes, np.uint8)
+        views = {}
+        for name, (shape, dtype) in self._fields.items():
+            start, nbytes = self._offsets[name], math.prod(shape) * np.dtype(dtype).itemsize
+            views[name] = buffer[start : start + nbytes].view(dtype).reshape(shape)
+        return buffer, self._record(**views)
+
+
+class Pull(NamedTuple):
+    """Actor to learner: send me weights."""
+
+    last: Array
+    wanted: Array  # [1] i64: exactly this version in deterministic runs; else any newer than it
+
+
+class WeightsMessage(NamedTuple):
+    """Learner to actor, server to learner, leader to leader."""
+
+    last: Array
+    version: Array  # [1] i64
+    flat: Array  # [P] f32
+
+
+class GradientMessage(NamedTuple):
+    """Learner to server."""
+
+    last: Array
+    version: Array  # [1] i64: of the weights it is a gradient of
+    frames: Array  # [1] i64: environment frames in its batch
+    flat: Array  # [P] f32
+
+
+class FramesMessage(NamedTuple):
+    """Actor to a learner that acts for it: what its environments did, see `types.Step`."""
+
+    last: Array
+    frame: Array
+    first: Array
+    reward: Array
+    discount: Array
+
+
+class ActionsMessage(NamedTuple):
+    """Learner to an actor that it acts for."""
+
+    last: Array
+    action: Array
+
+
+class Status(NamedTuple):
+    """Any rank to rank 0: where it stands. Counters are since the run's start."""
+
+    last: Array
+    signal: Array  # [1] i64: the signal that asked this rank to stop, or 0
+    counters: Array  # [len(COUNTERS)] f64, see roles.status
+
+
+class Stop(NamedTuple):
+    """Rank 0 to leaders and servers: end the run."""
+
+    last: Array
+
+
+def action_field(spec: EnvSpec, *leading: int) -> tuple[tuple[int, ...], Any]:
+    """Return shape and dtype of actions with these leading dimensions."""
+    if isinstance(spec.action, Discrete):
+        return leading, np.int64
+    return (*leading, spec.action.dim), np.float32
+
+
+def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[Rollout]:
+    """Lay out a rollout: each of its K + T frames stands in it once."""
+    length, steps = spec.frame_stack + unroll_length, (unroll_length, num_envs)
+    return Layout(
+        Rollout,
+        {
+            "version": ((1,), np.int64),
+            "index": ((1,), np.int64),
+            "frames": ((length, num_envs, *spec.frame_shape), spec.frame_dtype),
+            "first": ((length, num_envs), np.bool_),
+            "action": action_field(spec, *steps),
+            "log_mu": (steps, np.float32),
+            "reward": (steps, np.float32),
+            "discount": (steps, np.float32),
+        },
+    )
+
+
+def pull_layout() -> Layout[Pull]:
+    """Lay out a request for weights."""
+    return Layout(Pull, {"wanted": ((1,), np.int64)})
+
+
+def weights_layout(parameters: int) -> Layout[WeightsMessage]:
+    """Lay out the weights of a network."""
+    return Layout(WeightsMessage, {"version": ((1,), np.int64), "flat": ((parameters,), np.float32)})
+
+
+def gradient_layout(parameters: int) -> Layout[GradientMessage]:
+    """Lay out a gradient."""
+    one = ((1,), np.int64)
+    return Layout(GradientMessage, {"version": one, "frames": one, "flat": ((parameters,), np.float32)})
+
+
+def frames_layout(spec: EnvSpec, num_envs: int) -> Layout[FramesMessage]:
+    """Lay out one step of an actor's environments."""
+    return Layout(
+        FramesMessage,
+        {
+            "frame": ((num_envs, *spec.frame_shape), spec.frame_dtype),
+            "first": ((num_envs,), np.bool_),
+            "reward": ((num_envs,), np.float32),
+            "discount": ((num_envs,), np.float32),
+        },
+    )
+
+
+def actions_layout(spec: EnvSpec, num_envs: int) -> Layout[ActionsMessage]:
+    """Lay out the actions for one step."""
+    return Layout(ActionsMessage, {"action": action_field(spec, num_envs)})
+
+
+def status_layout(counters: int) -> Layout[Status]:
+    """Lay out a status with its counters."""
+    return Layout(Status, {"signal": ((1,), np.int64), "counters": ((counters,), np.float64)})
+
+
+def stop_layout() -> Layout[Stop]:
+    """Lay out the order to stop."""
+    return Layout(Stop, {})

@@ -1,0 +1,130 @@
+"""From a topology and a number of ranks to the role of each rank, and to the communicators of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from hpcddrl.config import Topology
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Role(StrEnum):
+    """What a rank does."""
+
+    SERVER = "server"
+    LEARNER = "learner"
+    ACTOR = "actor"
+
+
+class Place(NamedTuple):
+    """A rank's role, its group (none for a server) and its index among the group's ranks of that role."""
+
+    role: Role
+    group: int | None
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.index}" + ("" if self.group is None else f" of group {self.group}")
+
+
+def fit(topology: Topology, ranks: int) -> Topology:
+    """Return the topology with its unset counts chosen so that it takes exactly ``ranks`` ranks.
+
+    Actors are as few as possible a group when both counts are free, so that groups are many.
+
+    Raises:
+        ValueError: no choice takes that many ranks; names the nearest counts that can.
+    """
+    fitted = _fit(topology, ranks)
+    if fitted is None:
+        possible = [n for n in range(1, 4 * ranks + 64) if _fit(topology, n) is not None]
+        near = sorted(sorted(possible, key=lambda n: abs(n - ranks))[:6])
+        counts = ", ".join(map(str, near)) or "none"
+        raise ValueError(
+            f"{ranks} ranks cannot be laid out as {_describe(topology)}; counts that can: {counts}"
+            f" (mpirun -n {near[-1] if near else '…'} …), or set topology.groups, .learners_per_group, .actors_per_group"
+        )
+    return fitted
+
+
+def _fit(topology: Topology, ranks: int) -> Topology | None:
+    rest = ranks - topology.servers
+    learners, groups, actors = topology.learners_per_group, topology.groups, topology.actors_per_group
+    match groups, actors:
+        case int(), int():
+            pass
+        case int(), None:
+            actors = rest // groups - learners
+        case None, int():
+            groups = rest // (learners + actors)
+        case _:
+            actors = next((a for a in range(1, rest) if rest % (learners + a) == 0), -1)
+            groups = rest // (learners + actors) if actors > 0 else 0
+    assert groups is not None and actors is not None
+    if groups < 1 or actors < 0 or groups * (learners + actors) != rest:
+        return None
+    if learners > 1 and actors == 0:
+        return None
+    return dataclasses.replace(topology, groups=groups, actors_per_group=actors)
+
+
+def _describe(topology: Topology) -> str:
+    groups = "groups" if topology.groups is None else f"{topology.groups} groups"
+    actors = "any number of" if topology.actors_per_group is None else topology.actors_per_group
+    servers = f"{topology.servers} servers and " if topology.servers else ""
+    return f"{servers}{groups} of {topology.learners_per_group} learners and {actors} actors"
+
+
+def place(topology: Topology) -> tuple[Place, ...]:
+    """Return the place of every world rank: servers first, then group by group, learners before actors.
+
+    Pure, so that a job for 4096 ranks can be checked on a laptop. The topology must be fitted.
+    """
+    assert topology.groups is not None and topology.actors_per_group is not None
+    servers = [Place(Role.SERVER, None, i) for i in range(topology.servers)]
+    groups = [
+        Place(role, group, i)
+        for group in range(topology.groups)
+        for role, count in ((Role.LEARNER, topology.learners_per_group), (Role.ACTOR, topology.actors_per_group))
+        for i in range(count)
+    ]
+    return tuple(servers + groups)
+
+
+def ranks_of(places: tuple[Place, ...], role: Role, group: int | None = None) -> list[int]:
+    """Return the world ranks with a role, in a group (or in all)."""
+    return [r for r, p in enumerate(places) if p.role is role and (group is None or p.group == group)]
+
+
+def leaders(places: tuple[Place, ...]) -> list[int]:
+    """Return the world rank of every group's first learner."""
+    return [r for r, p in enumerate(places) if p.role is Role.LEARNER and p.index == 0]
+
+
+class Communicators(NamedTuple):
+    """The communicators of one rank; ``learners`` and ``leaders`` are null on ranks that are neither."""
+
+    world: MPI.Comm
+    group: MPI.Comm
+    learners: MPI.Comm
+    leaders: MPI.Comm
+
+
+def split(world: MPI.Comm, places: tuple[Place, ...]) -> Communicators:
+    """Make this rank's communicators. Collective over ``world``."""
+    from mpi4py import MPI
+
+    me = places[world.rank]
+    group = math.inf if me.group is None else me.group
+    is_learner, is_leader = me.role is Role.LEARNER, world.rank in leaders(places)
+    return Communicators(
+        world=world.Dup(),
+        group=world.Split(len(places) if group == math.inf else int(group), world.rank),
+        learners=world.Split(int(group) if is_learner else MPI.UNDEFINED, world.rank),
+        leaders=world.Split(0 if is_leader else MPI.UNDEFINED, world.rank),
+    )

@@ -1,0 +1,1 @@
+"""Environments: from an id and a count to one vector environment, whatever its origin."""

@@ -1,0 +1,254 @@
+"""From an id and a count to a vector environment; the contract of resets and truncation is settled here, once.
+
+Every environment resets itself during the step *after* its last one (Gymnasium's NEXT_STEP). So the final
+observation of an episode is in the stream, a truncated step finds what to bootstrap from right behind it, and the
+step that only resets is marked by ``first`` and learned from by nobody.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from hpcddrl.config import Env
+from hpcddrl.envs.rewards import RewardTransform, reward_transform
+from hpcddrl.envs.toy import BUILT_IN
+from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, Step
+
+
+class Environments:
+    """B environments stepped together; resets itself, counts returns, and hides where the pixels' channels stand.
+
+    Args:
+        vector: a Gymnasium vector environment in NEXT_STEP mode.
+        spec: what it shows and takes.
+        seeds: one for each of the B environments.
+        transform: from the environment's rewards to those that are learned from.
+        life_loss_terminates: learn from a lost life as from an end (needs ``info["lives"]``).
+    """
+
+    def __init__(
+        self,
+        vector: VectorEnv[Any, Any, Any],
+        spec: EnvSpec,
+        seeds: Sequence[int],
+        transform: RewardTransform,
+        life_loss_terminates: bool = False,
+    ) -> None:
+        self.spec = spec
+        self.num_envs = vector.num_envs
+        self._vector = vector
+        self._seeds = list(seeds)
+        self._transform = transform
+        self._life_loss_terminates = life_loss_terminates
+        self._lives: Array | None = None
+        self._ended = np.zeros(self.num_envs, bool)
+        self._return = np.zeros(self.num_envs)
+        self._length = np.zeros(self.num_envs, np.int64)
+
+    def reset(self) -> Array:
+        """Start every environment from its seed; return the first frames [B, *frame_shape]."""
+        seeds: Any = np.array(self._seeds) if isinstance(self._vector, AtariVectorEnv) else self._seeds
+        frame, info = self._vector.reset(seed=seeds)
+        self._lives = info.get("lives") if self._life_loss_terminates else None
+        self._ended[:] = False
+        self._return[:] = 0
+        self._length[:] = 0
+        return self._frames(frame)
+
+    def step(self, action: Array) -> Step:
+        """Act in every environment; what the environment raises carries its index and seed as a note."""
+        frame, reward, terminated, truncated, info = self._vector.step(self._actions(action))
+        first = self._ended
+        reward = np.where(first, 0.0, reward)
+        self._return += reward
+        self._length += ~first
+        ended = terminated | truncated
+        ends_here = ended & ~first
+        step = Step(
+            frame=self._frames(frame),
+            first=first,
+            reward=self._transform(reward, ends_here),
+            discount=1.0 - (terminated | self._lost_life(info, first)).astype(np.float32),
+            episode_return=np.where(ends_here, self._return, np.nan),
+            episode_length=np.where(ends_here, self._length, 0),
+        )
+        self._return[ended] = 0
+        self._length[ended] = 0
+        self._ended = ended
+        return step
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._vector.close()
+
+    def _lost_life(self, info: dict[str, Any], first: Array) -> Array:
+        if self._lives is None:
+            return np.zeros(self.num_envs, bool)
+        lost = (info["lives"] < self._lives) & ~first
+        self._lives = np.array(info["lives"])
+        return np.asarray(lost)
+
+    def _frames(self, frame: Array) -> Array:
+        shape = self.spec.frame_shape
+        if len(shape) == 3 and frame.shape[1:] != shape:  # channels stood last
+            frame = np.moveaxis(frame, -1, 1)
+        return frame.reshape(self.num_envs, *shape).astype(self.spec.frame_dtype, copy=False)
+
+    def _actions(self, action: Array) -> Array:
+        box = self.spec.action
+        if isinstance(box, Discrete):
+            return action
+        unit = np.clip(action, -1.0, 1.0)
+        return (box.low + (unit + 1.0) * 0.5 * (box.high - box.low)).astype(np.float32)
+
+
+class _Named(gym.Wrapper[Any, Any, Any, Any]):
+    """Adds the environment's index and seed to whatever it raises."""
+
+    def __init__(self, env: gym.Env[Any, Any], index: int, seed: int) -> None:
+        super().__init__(env)
+        self._note = f"environment {index} of this rank, seed {seed}"
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        try:
+            return self.env.reset(**kwargs)
+        except Exception as error:
+            error.add_note(self._note)
+            raise
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            error.add_note(self._note)
+            raise
+
+
+def make(env: Env, num_envs: int, seeds: Sequence[int], discount: float, threads: int = 1) -> Environments:
+    """Make ``num_envs`` environments that step together on ``threads`` threads (Atari; others take one).
+
+    Raises:
+        ValueError: an unknown id (with the nearest), an import that fails, arguments that the environment
+            does not take, or spaces that are not supported; in one line.
+    """
+    register()
+    if is_atari(env.id):
+        vector: VectorEnv[Any, Any, Any] = _atari(env, num_envs, threads)
+    else:
+        build = _constructor(env)
+        named = [lambda i=i: _Named(build(), i, seeds[i]) for i in range(num_envs)]  # type: ignore[misc]
+        try:
+            vector = SyncVectorEnv(named, autoreset_mode=AutoresetMode.NEXT_STEP)
+        except Exception as error:
+            raise ValueError(f"env.id = {env.id!r}: cannot be made: {type(error).__name__}: {error}") from error
+    spec = _spec(env, vector)
+    transform = reward_transform(env.reward, is_atari(env.id), num_envs, discount)
+    return Environments(vector, spec, seeds, transform, env.life_loss_terminates and is_atari(env.id))
+
+
+def probe(env: Env) -> EnvSpec:
+    """Make one environment to learn its spec, and close it.
+
+    Raises:
+        ValueError: as `make`.
+    """
+    made = make(env, 1, [0], discount=1.0)
+    made.close()
+    return made.spec
+
+
+def is_atari(name: str) -> bool:
+    """Say whether an id names an Atari game of ale-py's."""
+    return name.startswith("ALE/")
+
+
+def register() -> None:
+    """Make Gymnasium know Atari's and this package's ids; calling it again does nothing."""
+    gym.register_envs(ale_py)
+    for name, cls in BUILT_IN.items():
+        if name not in gym.registry:
+            gym.register(id=name, entry_point=f"{cls.__module__}:{cls.__name__}")  # type: ignore[arg-type]
+
+
+def _atari(env: Env, num_envs: int, threads: int) -> AtariVectorEnv:
+    if env.id not in gym.registry:
+        raise ValueError(_unknown(env.id))
+    try:
+        return AtariVectorEnv(
+            gym.spec(env.id).kwargs["game"],
+            num_envs,
+            num_threads=threads,
+            stack_num=1,  # frames travel once; whoever needs observations stacks them
+            frameskip=env.frame_skip,
+            noop_max=env.noop_max,
+            use_fire_reset=env.fire_reset,
+            repeat_action_probability=env.sticky_actions,
+            reward_clipping=False,
+            **env.options,
+        )
+    except TypeError as error:
+        raise ValueError(f"env.options = {env.options}: {error}") from error
+
+
+def _constructor(env: Env) -> Callable[[], gym.Env[Any, Any]]:
+    if ":" not in env.id:
+        if env.id not in gym.registry:
+            raise ValueError(_unknown(env.id))
+        return lambda: gym.make(env.id, disable_env_checker=True, **env.options)
+    module, _, name = env.id.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ValueError(
+            f"env.id = {env.id!r}: cannot be imported: {type(error).__name__}: {error}; "
+            "module:Class needs the module on PYTHONPATH"
+        ) from error
+    return lambda: cls(**env.options)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
+    return f"env.id = {name!r}: no such environment; nearest: {', '.join(near) or 'none'}; or give module:Class"
+
+
+def _spec(env: Env, vector: VectorEnv[Any, Any, Any]) -> EnvSpec:
+    shape, dtype = _frame(env, vector.single_observation_space)
+    atari = is_atari(env.id)
+    return EnvSpec(
+        frame_shape=shape,
+        frame_dtype=dtype,
+        frame_stack=env.frame_stack or (4 if atari else 1),
+        action=_action(env, vector.single_action_space),
+        frame_skip=env.frame_skip if atari else 1,
+    )
+
+
+def _frame(env: Env, space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    if not isinstance(space, gym.spaces.Box) or not 1 <= len(space.shape) <= 3:
+        raise ValueError(f"env.id = {env.id!r}: observations {space} are not supported; use a Box vector or image")
+    shape = tuple(int(n) for n in space.shape)
+    if is_atari(env.id):
+        shape = shape[1:]  # the stack of one
+    elif len(shape) == 3 and shape[-1] < shape[0]:
+        shape = (shape[-1], *shape[:-1])
+    image = len(shape) > 1 and space.dtype == np.uint8
+    return shape, np.dtype(np.uint8 if image else np.float32)
+
+
+def _action(env: Env, space: gym.Space[Any]) -> ActionSpec:
+    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
+        return Discrete(int(space.n))
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
+        return Continuous(np.asarray(space.low, np.float32), np.asarray(space.high, np.float32))
+    raise ValueError(
+        f"env.id = {env.id!r}: actions {space} are not supported; use Discrete from 0 or a bounded Box vector"
+    )

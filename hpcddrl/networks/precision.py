@@ -1,0 +1,55 @@
+"""Choosing how a network computes, by timing it at the batch sizes in use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from hpcddrl.networks.policy_value import Precision, PolicyValueNetwork
+from hpcddrl.types import EnvSpec
+
+GAIN = 1.1  # a format must beat plain fp32 by this factor to be chosen
+
+
+def choose_precision(
+    network: PolicyValueNetwork, spec: EnvSpec, wanted: str, batch: int, trains: bool, seconds: float = 0.15
+) -> tuple[Precision, dict[str, float]]:
+    """Return the fastest precision for ``batch`` observations, and the samples per second of each that was timed.
+
+    ``wanted`` is fp32, bf16 or auto; channels-last is tried with either, for images. Each candidate is timed
+    for about ``seconds``, forward and backward if ``trains``. On vectors there is nothing to gain: fp32.
+    """
+    if not spec.is_image:
+        return Precision("bf16" if wanted == "bf16" else "fp32"), {}
+    names = ("fp32", "bf16") if wanted == "auto" else (wanted,)
+    candidates = [Precision(name, last) for name in names for last in (False, True)]  # type: ignore[arg-type]
+    observation = torch.randint(0, 255, (batch, *spec.observation_shape), dtype=torch.uint8)
+    rates = {c: _rate(_pass(network, c, observation, trains), batch, seconds) for c in candidates}
+    best = max(rates, key=lambda c: rates[c])
+    if rates[best] < GAIN * rates[candidates[0]]:
+        best = candidates[0]
+    return best, {f"{c.name} {'NHWC' if c.channels_last else 'NCHW'}": rate for c, rate in rates.items()}
+
+
+def _pass(
+    network: PolicyValueNetwork, precision: Precision, observation: torch.Tensor, trains: bool
+) -> Callable[[], None]:
+    def once() -> None:
+        network.precision = precision
+        with torch.set_grad_enabled(trains):
+            output = network(observation)
+            if trains:
+                (output.policy.square().mean() + output.value.square().mean()).backward()
+
+    return once
+
+
+def _rate(once: Callable[[], None], samples: int, seconds: float) -> float:
+    once()  # the first call makes its buffers
+    start, calls = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds or calls < 2:
+        once()
+        calls += 1
+    return samples * calls / elapsed

@@ -1,0 +1,29 @@
+"""The group ensemble: small actor-learner groups that exchange models and learn from their mixture."""
+
+from __future__ import annotations
+
+from hpcddrl.config import ActorCritic, AllReduce, Config, Ensemble, Optimization, Topology
+
+
+def group_ensemble() -> Config:
+    """Groups of learners and actors; gradients stay inside a group, models travel between groups.
+
+    Source: the research proposal's third part (its Figure 8): loss + β KL(π_ens ‖ π), π_ens = Σ cᵢ πᵢ,
+    c = softmax(V(s)), every K updates. Groups are IMPALA-shaped and differ by their initialisation and their
+    environments' seeds. The proposal ran 8 groups of 1 learner + 1 actor, and so does this on 16 ranks.
+
+        actor --rollout--> learner <--allreduce (Horovod)--> learner     inside a group
+        leader --weights, every K updates--> leaders of the other groups
+
+    Differences: c has a temperature, and the peers' networks see a quarter of each batch (evaluate_every = 4),
+    since seven forward passes on all of it would cost more than learning does. β and K are ours: the proposal
+    gives neither.
+    """
+    return Config(
+        recipe="group_ensemble",
+        topology=Topology(),
+        update=AllReduce(),
+        coupling=Ensemble(),
+        algorithm=ActorCritic(unroll_length=10),
+        optimization=Optimization(learning_rate=1e-3),
+    )

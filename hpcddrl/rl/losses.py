@@ -1,0 +1,44 @@
+"""Losses of actor-critic methods, each a mean over the valid steps of a batch."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+EPS_FLOOR = 1e-6  # GA3C's floor under π inside the logarithm
+
+
+def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean of ``x`` [T, B] over the steps where ``valid`` [T, B] is 1 (0 if there are none)."""
+    return (x * valid).sum() / valid.sum().clamp(min=1.0)
+
+
+def log_with_floor(log_pi: Tensor, floor: float = EPS_FLOOR) -> Tensor:
+    """Return log(max(π, ε)): its gradient vanishes where the learned policy has left the action behind.
+
+    Source: GA3C (Babaeizadeh et al. 2017); Espeholt et al. 2018, section 5.2.2, call it ε-correction.
+    """
+    return torch.clamp(log_pi, min=math.log(floor))
+
+
+def policy_gradient_loss(*, log_pi: Tensor, advantage: Tensor, ratio: Tensor, valid: Tensor) -> Tensor:
+    """Return −mean(ρ A log π), with ρ and A constants to the gradient.
+
+    Minimised, this *raises* the probability of actions with a positive advantage: the proposal's L_teacher prints
+    the term without its minus. All [T, B].
+    """
+    return -masked_mean((ratio * advantage).detach() * log_pi, valid)
+
+
+def value_loss(*, value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Return mean(½ (v − V)²) with v a constant. All [T, B]."""
+    return masked_mean(0.5 * (target.detach() - value).square(), valid)
+
+
+def normalised(advantage: Tensor, valid: Tensor) -> Tensor:
+    """Return the advantages [T, B] with mean 0 and deviation 1 over the valid steps."""
+    mean = masked_mean(advantage, valid)
+    deviation = masked_mean((advantage - mean).square(), valid).sqrt()
+    return (advantage - mean) / (deviation + 1e-8)

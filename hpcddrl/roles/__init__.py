@@ -1,0 +1,1 @@
+"""What ranks do: learner, actor, server, and the parts that the learner's loop is made of."""

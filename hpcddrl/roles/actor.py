@@ -1,0 +1,164 @@
+"""Actors: step environments, with weights of their own or with actions that a learner sends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.wait import Backoff, wait_until
+from hpcddrl.envs.make import Environments
+from hpcddrl.logs.timing import Phase
+from hpcddrl.roles.control import Control
+from hpcddrl.roles.publishing import FIXED_LAG, Inbox
+from hpcddrl.roles.rollouts import Collector, transitions
+from hpcddrl.types import Rollout, Step
+
+AHEAD = 2  # env steps before a rollout's end at which newer weights are asked for
+
+
+class Actor:
+    """Collects rollouts with its copy of the weights and deals them to its group's learners in turn.
+
+    Args:
+        collector: steps the environments.
+        inbox: where weights arrive.
+        world: whose ranks are meant.
+        learners: the group's, in order.
+        order: this actor's index in its group and the group's number of actors.
+        per_batch: rollouts in a learner's batch; says which version acts in a deterministic run.
+        exact: the run is deterministic.
+        layout: of a rollout.
+        control: of this rank.
+        traffic: where messages are counted.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        inbox: Inbox,
+        world: MPI.Comm,
+        learners: Sequence[int],
+        order: tuple[int, int],
+        per_batch: int,
+        exact: bool,
+        layout: Layout[Rollout],
+        control: Control,
+        traffic: Traffic,
+    ) -> None:
+        self._collector, self._inbox, self._control = collector, inbox, control
+        self._learners, self._order, self._per_batch, self._exact = list(learners), order, per_batch, exact
+        self._sender = Sender(world, Tag.ROLLOUT, layout, 2, traffic)
+
+    def run(self) -> None:
+        """Collect and send until the learner has said its last."""
+        timing, inbox, control = self._control.timing, self._inbox, self._control
+        index = 0
+        while True:
+            wanted = self._version_for(index)
+            with timing(Phase.WAIT):
+                wait_until(lambda: inbox.last or self._may_act(wanted), longest_s=2e-3)
+                backoff = Backoff(longest_s=2e-3)
+                while (slot := self._sender.take()) is None:
+                    backoff.pause()
+                    control.tick()
+            if inbox.last:
+                break
+
+            def ahead(t: int, at: int = max(0, len(slot.record.reward) - AHEAD), following: int = index + 1) -> None:
+                if t == at:
+                    with timing(Phase.REFRESH):
+                        inbox.ask(self._version_for(following))
+
+            self._collector.collect(slot.record, inbox.version, ahead)
+            with timing(Phase.SEND):
+                self._sender.send(slot, self._learners[index % len(self._learners)])
+                self._sender.release(slot)
+            control.counters.produced += transitions(slot.record)
+            index += 1
+            control.tick()
+        self._sender.release(slot)
+        with timing(Phase.WAIT):
+            self._sender.say_last(self._learners)
+            drain(inbox.end(), Ending(senders=(self._sender,)))
+
+    def _may_act(self, wanted: int) -> bool:
+        """Take what has arrived; say whether the weights at hand may act."""
+        with self._control.timing(Phase.REFRESH):
+            inbox = self._inbox
+            inbox.refresh()
+            ready = inbox.version == wanted if self._exact else inbox.version >= 0
+            if not ready:
+                inbox.ask(wanted)
+        self._control.tick()
+        return ready
+
+    def _version_for(self, index: int) -> int:
+        """Return the version that acts in the index-th rollout of a deterministic run.
+
+        A learner takes its actors' rollouts in turn, so it is known in which update this one will be learned from;
+        the weights are those of ``FIXED_LAG`` updates before.
+        """
+        actor, actors = self._order
+        update = (index // len(self._learners) * actors + actor) // self._per_batch
+        return max(0, update - FIXED_LAG)
+
+
+class RemoteActor:
+    """Steps environments with the actions that its learner answers each frame with.
+
+    Args:
+        envs: the environments.
+        world: whose ranks are meant.
+        learner: the rank that acts.
+        control: of this rank.
+        traffic: where messages are counted.
+    """
+
+    def __init__(self, envs: Environments, world: MPI.Comm, learner: int, control: Control, traffic: Traffic) -> None:
+        self._envs, self._learner, self._control = envs, learner, control
+        self._frames: Sender[FramesMessage] = Sender(
+            world, Tag.FRAMES, frames_layout(envs.spec, envs.num_envs), 2, traffic
+        )
+        self._actions = Receiver(
+            world, [learner], Tag.ACTIONS, actions_layout(envs.spec, envs.num_envs), slots=1
+        )
+
+    def run(self) -> None:
+        """Step until the learner has said its last."""
+        timing, control = self._control.timing, self._control
+        zeros = np.zeros(self._envs.num_envs, np.float32)
+        with timing(Phase.ENV):
+            step = Step(self._envs.reset(), zeros > 0, zeros, zeros, zeros, zeros)
+        while True:
+            with timing(Phase.SEND):
+                self._send(step)
+            with timing(Phase.WAIT):
+                backoff = Backoff(longest_s=1e-3)
+                while not (arrived := self._actions.poll()):
+                    backoff.pause()
+                    control.tick()
+            slot = arrived[0]
+            if slot.record.last[0]:
+                break
+            with timing(Phase.ENV):
+                step = self._envs.step(slot.record.action)
+            self._actions.release(slot)
+            control.counters.stepped(step)
+            control.counters.produced += int(np.count_nonzero(~step.first))
+            control.tick()
+        with timing(Phase.WAIT):
+            self._frames.say_last([self._learner])
+            drain(Ending(((self._actions, ignore),), (self._frames,)))
+
+    def _send(self, step: Step) -> None:
+        slot = self._frames.take()
+        assert slot is not None, "the learner answered the frame before, so it was taken"
+        record = slot.record
+        record.frame[:], record.first[:] = step.frame, step.first
+        record.reward[:], record.discount[:] = step.reward, step.discount
+        self._frames.send(slot, self._learner)
+        self._frames.release(slot)

@@ -1,0 +1,364 @@
+"""Each rank's counters, its periodic rows and status, and the one place that decides when the run ends."""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.failure import Signals
+from hpcddrl.comm.messages import Status, status_layout, stop_layout
+from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
+from hpcddrl.config import Budget
+from hpcddrl.logs.rank_log import RankLog
+from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.types import Array, Metrics, Step
+
+EPISODES = 100  # over which returns are averaged, all ranks together
+POLL_S = 0.05  # between two looks at statuses and the order to stop
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What a rank has done; every number here goes to rank 0 with each status."""
+
+    frames: float = 0.0  # stepped here, environment frames
+    env_steps: float = 0.0
+    episodes: float = 0.0
+    predictions: float = 0.0
+    produced: float = 0.0
+    trained: float = 0.0
+    dropped: float = 0.0
+    updates: float = 0.0
+    return_mean: float = math.nan  # over this rank's share of the last 100 episodes
+    return_count: float = 0.0
+    return_best: float = -math.inf
+    lag_min: float = math.nan  # over the last interval
+    lag_mean: float = math.nan
+    lag_max: float = math.nan
+    idle: float = 0.0  # share of the last interval spent waiting
+    _skip: int = field(default=1, repr=False)
+    _window: deque[float] = field(default_factory=deque, repr=False)
+    _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
+
+    def vector(self) -> Array:
+        """Return the public numbers, in the order of `COUNTERS`."""
+        return np.array([getattr(self, name) for name in COUNTERS])
+
+    def stepped(self, step: Step) -> None:
+        """Count one step of all environments and the episodes that it ended."""
+        steps = int(np.count_nonzero(~step.first))
+        self.env_steps += steps
+        self.frames += steps * self._skip
+        for i in np.flatnonzero(step.episode_length):
+            value = float(step.episode_return[i])
+            self.episodes += 1
+            self._window.append(value)
+            self.return_best = max(self.return_best, value)
+            row = {"frames": self.frames, "return": value, "length": float(step.episode_length[i])}
+            self._finished.append(row)
+
+    def finished(self) -> list[dict[str, float]]:
+        """Return the episodes that ended since the last call, as rows, and bring the mean return up to date."""
+        rows, self._finished = self._finished, []
+        if self._window:
+            self.return_mean, self.return_count = float(np.mean(self._window)), float(len(self._window))
+        return rows
+
+
+COUNTERS = tuple(f.name for f in fields(Counters) if not f.name.startswith("_"))
+
+
+def counters_for(skip: int, steppers: int) -> Counters:
+    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes."""
+    return Counters(_skip=skip, _window=deque(maxlen=math.ceil(EPISODES / max(1, steppers))))
+
+
+class View(NamedTuple):
+    """What rank 0 knows of the whole job: one row of counters a rank."""
+
+    places: tuple[Place, ...]
+    seconds: float
+    counters: Array  # [ranks, len(COUNTERS)]
+
+    def column(self, name: str, role: Role | None = None) -> Array:
+        """Return one counter of every rank (of a role)."""
+        rows = [i for i, p in enumerate(self.places) if role is None or p.role is role]
+        return self.counters[rows, COUNTERS.index(name)]
+
+    def total(self, name: str) -> float:
+        """Return the sum of a counter over the ranks."""
+        return float(np.nansum(self.column(name)))
+
+    @property
+    def episodes_seen(self) -> float:
+        """Return how many of the last 100 episodes there are yet."""
+        return self.total("return_count")
+
+    @property
+    def return_mean(self) -> float:
+        """Return the mean return of the last 100 episodes, NaN if there are none."""
+        counts, means = self.column("return_count"), self.column("return_mean")
+        seen = counts > 0
+        return float(np.average(means[seen], weights=counts[seen])) if seen.any() else math.nan
+
+
+class Monitor:
+    """Rank 0's view of the job, and its end.
+
+    Args:
+        world: all ranks.
+        places: of all ranks.
+        budget: when to end.
+        exact: leave the budget of frames to the learners, which stop at exactly the same place each time.
+        frames_before: environment frames of earlier segments.
+        show: called with the view once an interval.
+        traffic: where messages are counted.
+    """
+
+    def __init__(
+        self,
+        world: MPI.Comm,
+        places: tuple[Place, ...],
+        budget: Budget,
+        exact: bool,
+        frames_before: float,
+        show: Callable[[View], None],
+        traffic: Traffic,
+    ) -> None:
+        others = list(range(1, world.size))
+        self._places, self._budget, self._exact, self._show = places, budget, exact, show
+        self._frames_before = frames_before
+        self._counters = np.full((world.size, len(COUNTERS)), np.nan)
+        self._statuses = Receiver(world, others, Tag.STATUS, status_layout(len(COUNTERS)), slots=2)
+        self._orders = Sender(world, Tag.STOP, stop_layout(), 1, traffic)
+        self._ordered = [r for r in (*ranks_of(places, Role.SERVER), *leaders(places)) if r]
+        self._start = time.monotonic()
+        self.reason = ""
+
+    def poll(self, own: Counters) -> None:
+        """Take the statuses that have arrived and decide whether the run ends; if so, order it once."""
+        self._counters[0] = own.vector()
+        for slot in self._statuses.poll():
+            self._take(slot.record)
+            self._counters[slot.source] = slot.record.counters
+            self._statuses.release(slot)
+        if not self.reason:
+            self._decide()
+
+    def stop(self, reason: str) -> None:
+        """End the run for this reason."""
+        if not self.reason:
+            self.reason = reason
+            self._orders.say_last(self._ordered)
+
+    def show(self) -> None:
+        """Show the view."""
+        self._show(self.view())
+
+    def view(self) -> View:
+        """Return what is known now."""
+        return View(self._places, time.monotonic() - self._start, self._counters)
+
+    def close(self) -> None:
+        """Take what is left, until every rank has said its last."""
+        drain(Ending(((self._statuses, self._take),), (self._orders,)))
+
+    def _take(self, record: Status) -> None:
+        if record.signal[0]:
+            self.stop(f"signal {signal.Signals(int(record.signal[0])).name}")
+
+    def _decide(self) -> None:
+        view, budget = self.view(), self._budget
+        if budget.seconds is not None and view.seconds >= budget.seconds:
+            self.stop("seconds")
+        elif budget.frames is not None and self._frames_before + view.total("frames") >= budget.frames:
+            if not self._exact:
+                self.stop("frames")
+        elif (
+            budget.target_return is not None
+            and view.episodes_seen >= EPISODES
+            and view.return_mean >= budget.target_return
+        ):
+            self.stop("target_return")
+
+
+class Control:
+    """One rank's link to the rest of the job; its loop calls `tick` after each update or rollout.
+
+    Args:
+        world: all ranks.
+        place: of this rank.
+        monitor: on rank 0 alone.
+        timing: of this rank.
+        counters: of this rank.
+        log: of this rank.
+        signals: of this process.
+        interval_s: between two rows.
+        traffic: where messages are counted.
+    """
+
+    def __init__(
+        self,
+        world: MPI.Comm,
+        place: Place,
+        monitor: Monitor | None,
+        timing: Timing,
+        counters: Counters,
+        log: RankLog,
+        signals: Signals,
+        interval_s: float,
+        traffic: Traffic,
+    ) -> None:
+        self.timing, self.counters, self.log = timing, counters, log
+        self.stop = False
+        self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
+        self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
+        hears = place.role is Role.SERVER or (place.role is Role.LEARNER and place.index == 0)
+        self._orders = (
+            Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if monitor is None and hears else None
+        )
+        self._metrics: dict[str, dict[str, list[float]]] = {}
+        self._started = time.perf_counter()
+        self._previous = timing.totals()
+        self._previous_cpu, self._previous_wait_cpu = time.process_time(), timing.wait_cpu_s
+        self._next_row = time.perf_counter() + interval_s
+        self._next_poll = 0.0
+        self._signalled = False
+
+    def learned(self, metrics: Metrics, lags: Array) -> None:
+        """Note what one update has to tell; rows hold the mean over an interval."""
+        table = self._metrics.setdefault("learning", {})
+        for name, value in metrics.items():
+            table.setdefault(name, []).append(value)
+        table.setdefault("lag", []).extend(float(lag) for lag in lags)
+
+    def note(self, table: str, **row: float) -> None:
+        """Append a row to a table of this rank's file."""
+        self.log.append(table, row)
+
+    def tick(self) -> None:
+        """Write, report, and look for the order to stop, as far as each is due; cheap otherwise."""
+        now = time.perf_counter()
+        if now < self._next_poll and not (self._signals.received and not self._signalled):
+            return
+        self._next_poll = now + POLL_S
+        due = now >= self._next_row
+        if due:
+            self._next_row = now + self._interval_s
+            with self.timing(Phase.LOG):
+                self._row()
+                self.log.flush()
+        if self._monitor is not None:
+            if self._signals.received:
+                self._monitor.stop(f"signal {signal.Signals(self._signals.received).name}")
+            self._monitor.poll(self.counters)
+            self.stop = self.stop or bool(self._monitor.reason)
+            if due:
+                self._monitor.show()
+        else:
+            if due or (self._signals.received and not self._signalled):
+                self._report()
+            self._hear()
+
+    def close(self) -> None:
+        """Write the last row and part from rank 0. Every rank calls it, when its own loop is over."""
+        with self.timing(Phase.LOG):
+            self._row()
+            self.log.flush()
+        if self._monitor is not None:
+            self._monitor.poll(self.counters)
+            self._monitor.stop("frames")  # the learners' own count ended it, if nothing else did
+            self._monitor.close()
+        else:
+            self._sender.say_last([0])
+            drain(Ending(((self._orders, ignore),) if self._orders is not None else (), (self._sender,)))
+
+    def _report(self) -> None:
+        slot = self._sender.take()
+        if slot is None:
+            return
+        slot.record.counters[:] = self.counters.vector()
+        slot.record.signal[0] = self._signals.received
+        self._signalled = bool(self._signals.received)
+        self._sender.send(slot, 0)
+        self._sender.release(slot)
+
+    def _hear(self) -> None:
+        if self._orders is not None and self._orders.open:
+            self._orders.poll()
+            self.stop = self.stop or not self._orders.open
+
+    def _row(self) -> None:
+        totals = self.timing.totals()
+        phases = {str(phase): totals[phase] - self._previous[phase] for phase in Phase}
+        wall, cpu = sum(phases.values()), time.process_time()
+        self.log.append("timing", phases | {"wall": wall, "cpu": cpu - self._previous_cpu})
+        self.log.append("waiting", {"cpu": self.timing.wait_cpu_s - self._previous_wait_cpu})
+        self.counters.idle = phases[Phase.WAIT] / wall if wall else 0.0
+        self._previous, self._previous_cpu = totals, cpu
+        self._previous_wait_cpu = self.timing.wait_cpu_s
+        for row in self.counters.finished():
+            self.log.append("episodes", row)
+        self._learning_row()
+        c = self.counters
+        progress = {
+            name: getattr(c, name)
+            for name in ("frames", "env_steps", "predictions", "trained", "produced", "dropped", "updates", "episodes")
+        }
+        self.log.append(
+            "progress", progress | {"time": time.perf_counter() - self._started, "rss": resident_bytes()}
+        )
+        for tag in Tag:
+            if self._traffic.messages[tag]:
+                counts = {"messages": self._traffic.messages[tag], "bytes": self._traffic.bytes[tag]}
+                self.log.append(f"traffic/{tag.name.lower()}", counts)
+
+    def _learning_row(self) -> None:
+        table = self._metrics.pop("learning", None)
+        if not table:
+            return
+        row = {
+            name: float(max(values) if name.endswith("_max") else np.mean(values))
+            for name, values in table.items()
+            if name != "lag"
+        }
+        if lags := table.get("lag"):
+            c = self.counters
+            c.lag_min, c.lag_mean, c.lag_max = min(lags), float(np.mean(lags)), max(lags)
+            row |= {"lag_min": c.lag_min, "lag_mean": c.lag_mean, "lag_max": c.lag_max}
+        self.log.append("learning", row)
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process in bytes (its greatest so far where there is no /proc)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        return peak_resident_bytes()
+
+
+def peak_resident_bytes() -> int:
+    """Return the greatest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def steppers(places: Sequence[Place]) -> list[int]:
+    """Return the world ranks that step environments: actors, or learners of groups that have none."""
+    with_actors = {p.group for p in places if p.role is Role.ACTOR}
+    return [
+        rank
+        for rank, p in enumerate(places)
+        if p.role is Role.ACTOR or (p.role is Role.LEARNER and p.group not in with_actors)
+    ]

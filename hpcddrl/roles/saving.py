@@ -1,0 +1,49 @@
+"""Writing checkpoints when they are due."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpcddrl.config import Config, dump
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.types import Weights
+
+
+class Saver:
+    """Saves a network and its optimizer; ranks that hold no optimizer of their own save nothing.
+
+    Args:
+        folder: of this owner's checkpoints; None on ranks that don't save.
+        network: whose parameters are views of the weights.
+        config: of the run.
+        timing: of this rank.
+    """
+
+    def __init__(self, folder: Path | None, network: torch.nn.Module, config: Config, timing: Timing) -> None:
+        self._folder, self._network, self._timing = folder, network, timing
+        self._config, self._logging = json.dumps(dump(config)), config.logging
+        self._due = time.monotonic() + config.logging.checkpoint_interval_s
+
+    def save_when_due(
+        self, weights: Weights, frames: float, optimizer_state: Callable[[], dict[str, Any] | None]
+    ) -> None:
+        """Save if the interval has passed."""
+        if time.monotonic() >= self._due:
+            self.save(weights, frames, optimizer_state())
+            self._due = time.monotonic() + self._logging.checkpoint_interval_s
+
+    def save(self, weights: Weights, frames: float, optimizer_state: dict[str, Any] | None) -> None:
+        """Save now."""
+        if self._folder is None or optimizer_state is None:
+            return
+        with self._timing(Phase.CHECKPOINT):
+            network = {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
+            state = checkpoint.Checkpoint(weights.version, int(frames), network, optimizer_state, self._config)
+            checkpoint.write(self._folder, state, self._logging.keep_checkpoints)

@@ -1,0 +1,282 @@
+"""Where a learner's batches come from: its own environments, its actors' rollouts, or frames that it acts on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic
+from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.wait import Backoff
+from hpcddrl.logs.timing import Phase
+from hpcddrl.roles.control import Control
+from hpcddrl.roles.rollouts import Batcher, Collector, RolloutWriter, transitions
+from hpcddrl.types import Act, Acted, Batch, EnvSpec, Rollout, RunError
+
+GRACE_S = 60.0  # without any data after the order to stop, before the run is given up as hung
+
+
+class Source(Protocol):
+    """Gives batches."""
+
+    def get(self, version: int) -> Batch:
+        """Return the next batch, waiting for it; ``version`` is that of the learner's weights."""
+
+    def end(self) -> Ending:
+        """Part from whoever sends; what still comes is counted as dropped."""
+
+
+class Inline:
+    """The learner steps its own environments: no data is older than its weights."""
+
+    def __init__(self, collector: Collector, layout: Layout[Rollout], batcher: Batcher, control: Control) -> None:
+        self._collector, self._batcher, self._control = collector, batcher, control
+        _, self._rollout = layout.allocate()
+
+    def get(self, version: int) -> Batch:
+        """See `Source`."""
+        self._collector.collect(self._rollout, version)
+        self._control.counters.produced += transitions(self._rollout)
+        with self._control.timing(Phase.BATCH):
+            return self._batcher([self._rollout])
+
+    def end(self) -> Ending:
+        """See `Source`: nobody else sends."""
+        return Ending()
+
+
+class Waiting:
+    """Waits politely for data, doing what is due meanwhile, and gives up when a run that should stop gets none."""
+
+    def __init__(self, control: Control, meanwhile: Callable[[], None], longest_s: float) -> None:
+        self._control, self._meanwhile = control, meanwhile
+        self._backoff = Backoff(longest_s)
+        self._stop_since: float | None = None
+
+    def pause(self) -> None:
+        """Nothing arrived: sleep a little."""
+        self._meanwhile()
+        self._control.tick()
+        if self._control.stop:
+            self._stop_since = self._stop_since or time.monotonic()
+            if time.monotonic() - self._stop_since > GRACE_S:
+                raise RunError(f"told to stop, but no data came for {GRACE_S:.0f} s: an actor or environment hangs")
+        self._backoff.pause()
+
+    def reset(self) -> None:
+        """Something arrived."""
+        self._backoff.reset()
+
+
+class Queue:
+    """Rollouts from actors, as they arrive, or strictly in turn in a deterministic run.
+
+    Args:
+        world: whose ranks are meant.
+        actors: the ranks that send to this learner, in order.
+        layout: of a rollout.
+        batcher: makes a batch of ``rollouts``.
+        rollouts: R of a batch.
+        in_turn: take one rollout from each actor in turn.
+        meanwhile: called while nothing arrives.
+        control: of this rank.
+    """
+
+    def __init__(
+        self,
+        world: MPI.Comm,
+        actors: Sequence[int],
+        layout: Layout[Rollout],
+        batcher: Batcher,
+        rollouts: int,
+        in_turn: bool,
+        meanwhile: Callable[[], None],
+        control: Control,
+    ) -> None:
+        self._receiver = Receiver(world, actors, Tag.ROLLOUT, layout, slots=-(-rollouts // len(actors)))
+        self._batcher, self._rollouts, self._control = batcher, rollouts, control
+        self._turns = list(actors) if in_turn else None
+        self._turn = 0
+        self._ready: dict[int, deque[Slot[Rollout]]] = {rank: deque() for rank in actors}
+        self._arrived: deque[int] = deque()
+        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+
+    def get(self, version: int) -> Batch:
+        """See `Source`."""
+        taken: list[Slot[Rollout]] = []
+        with self._control.timing(Phase.WAIT):
+            while len(taken) < self._rollouts:
+                self._poll()
+                slot = self._next()
+                if slot is None:
+                    self._waiting.pause()
+                else:
+                    self._waiting.reset()
+                    taken.append(slot)
+        with self._control.timing(Phase.BATCH):
+            batch = self._batcher([slot.record for slot in taken])
+            for slot in taken:
+                self._receiver.release(slot)
+        return batch
+
+    def end(self) -> Ending:
+        """See `Source`."""
+        for ready in self._ready.values():
+            for slot in ready:
+                self._drop(slot.record)
+                self._receiver.release(slot)
+        return Ending(((self._receiver, self._drop),))
+
+    def _drop(self, record: Rollout) -> None:
+        if not record.last[0]:
+            self._control.counters.dropped += transitions(record)
+
+    def _poll(self) -> None:
+        for slot in self._receiver.poll():
+            self._ready[slot.source].append(slot)
+            self._arrived.append(slot.source)
+
+    def _next(self) -> Slot[Rollout] | None:
+        if self._turns is None:
+            return self._ready[self._arrived.popleft()].popleft() if self._arrived else None
+        ready = self._ready[self._turns[self._turn]]
+        if not ready:
+            return None
+        self._turn = (self._turn + 1) % len(self._turns)
+        return ready.popleft()
+
+
+class _Acted:
+    """One actor's half of central inference: its rollout in the making, and what was last decided for it."""
+
+    def __init__(self, spec: EnvSpec, num_envs: int, layout: Layout[Rollout]) -> None:
+        self.writer = RolloutWriter(spec, num_envs)
+        _, self.rollout = layout.allocate()
+        self.acted: Acted | None = None
+        self.steps = 0  # transitions in the rollout so far
+
+
+class Central:
+    """Frames from actors, answered with actions in batches; the learner writes the rollouts itself.
+
+    An actor whose rollout is full gets its next actions after it has been learned from. With ``minimum`` = the number
+    of actors this is lockstep, and all data are on-policy.
+
+    Args:
+        world: whose ranks are meant.
+        actors: the ranks that send to this learner, in order.
+        spec: the environments'.
+        num_envs: B of each actor.
+        layout: of a rollout.
+        batcher: makes a batch of ``rollouts``.
+        rollouts: R of a batch.
+        minimum: actors to await before a batch is inferred.
+        act: the learner's policy.
+        control: of this rank.
+        traffic: where messages are counted.
+    """
+
+    def __init__(
+        self,
+        world: MPI.Comm,
+        actors: Sequence[int],
+        spec: EnvSpec,
+        num_envs: int,
+        layout: Layout[Rollout],
+        batcher: Batcher,
+        rollouts: int,
+        minimum: int,
+        act: Act,
+        control: Control,
+        traffic: Traffic,
+    ) -> None:
+        self._frames = Receiver(world, actors, Tag.FRAMES, frames_layout(spec, num_envs), slots=1)
+        self._actions = Sender(world, Tag.ACTIONS, actions_layout(spec, num_envs), 2 * len(actors), traffic)
+        self._batcher, self._rollouts, self._minimum = batcher, rollouts, minimum
+        self._act, self._control, self._num_envs = act, control, num_envs
+        self._actors = {rank: _Acted(spec, num_envs, layout) for rank in actors}
+        self._waiting: list[int] = []  # for actions
+        self._full: list[int] = []  # rollouts to learn from
+        self._resting = list(actors)  # to begin a rollout with the next weights
+        self._pause = Waiting(control, meanwhile=lambda: None, longest_s=1e-3)
+
+    def get(self, version: int) -> Batch:
+        """See `Source`."""
+        timing = self._control.timing
+        self._begin(version)
+        while len(self._full) < self._rollouts:
+            with timing(Phase.WAIT):
+                while not (arrived := self._frames.poll()):
+                    self._pause.pause()
+                self._pause.reset()
+            with timing(Phase.COLLECT):
+                for slot in arrived:
+                    self._take(slot, version)
+                    self._frames.release(slot)
+            if len(self._waiting) >= min(self._minimum, len(self._actors) - len(self._full)) and self._waiting:
+                self._answer()
+        taken, self._full = self._full[: self._rollouts], self._full[self._rollouts :]
+        self._resting = taken
+        with timing(Phase.BATCH):
+            return self._batcher([self._actors[rank].rollout for rank in taken])
+
+    def end(self) -> Ending:
+        """See `Source`."""
+        self._control.counters.dropped += sum(a.steps for r, a in self._actors.items() if r not in self._resting)
+        self._actions.say_last(self._actors)
+        return Ending(((self._frames, self._drop),), (self._actions,))
+
+    def _drop(self, record: FramesMessage) -> None:
+        if not record.last[0]:
+            self._control.counters.dropped += int(np.count_nonzero(~record.first))
+
+    def _begin(self, version: int) -> None:
+        """Let the actors whose rollouts were learned from go on."""
+        for rank in self._resting:
+            actor = self._actors[rank]
+            actor.writer.begin(actor.rollout, version)
+            actor.steps = 0
+            if actor.acted is not None:  # its last frame is here already
+                self._waiting.append(rank)
+        self._resting = []
+        if len(self._waiting) >= self._minimum:
+            self._answer()
+
+    def _take(self, slot: Slot[FramesMessage], version: int) -> None:
+        actor, record = self._actors[slot.source], slot.record
+        if actor.acted is None:
+            actor.writer.start(record.frame)
+            actor.writer.begin(actor.rollout, version)
+            self._waiting.append(slot.source)
+            return
+        actor.steps += int(np.count_nonzero(~record.first))
+        full = actor.writer.add(
+            actor.acted, frame=record.frame, first=record.first, reward=record.reward, discount=record.discount
+        )
+        (self._full if full else self._waiting).append(slot.source)
+
+    def _answer(self) -> None:
+        """Infer the actions of all who wait, as one batch in the actors' order, and send them."""
+        timing = self._control.timing
+        ranks, self._waiting = sorted(self._waiting), []
+        with timing(Phase.COLLECT):
+            observations = np.concatenate([self._actors[rank].writer.observation() for rank in ranks])
+        with timing(Phase.ACT):
+            acted = self._act(observations)
+        self._control.counters.predictions += len(observations)
+        with timing(Phase.SEND):
+            for i, rank in enumerate(ranks):
+                rows = slice(i * self._num_envs, (i + 1) * self._num_envs)
+                self._actors[rank].acted = Acted(acted.action[rows], acted.log_mu[rows])
+                slot: Slot[ActionsMessage] | None = self._actions.take()
+                assert slot is not None, "each actor has taken its actions of the step before"
+                slot.record.action[:] = acted.action[rows]
+                self._actions.send(slot, rank)
+                self._actions.release(slot)
+
+

@@ -1,0 +1,223 @@
+"""Where gradients become weights: on the learner, averaged over its group's learners, or at a server."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from hpcddrl.comm.allreduce import Averaging
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, ignore
+from hpcddrl.comm.messages import gradient_layout, weights_layout
+from hpcddrl.comm.wait import Backoff, wait_until
+from hpcddrl.config import Adam, Optimization, RMSProp
+from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.types import Metrics, RunError, Weights
+
+
+class Update(Protocol):
+    """Turns a gradient into the next version of the weights, in place."""
+
+    metrics: Metrics
+
+    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+        """Return the next weights.
+
+        Args:
+            weights: that the gradient is of; the same vector holds the next ones afterwards.
+            gradient: [P], or [P + 1] where the last element is room for a flag; destroyed.
+            frames: environment frames that all averaged batches hold.
+            stop: this rank would like to end; `Weights.last` says whether all who share the weights do.
+
+        Raises:
+            RunError: the gradient is not finite. The weights are still the last good ones.
+        """
+
+    def optimizer_state(self) -> dict[str, Any] | None:
+        """Return the optimizer's state, or None where another rank holds it."""
+
+    def end(self) -> Ending:
+        """End what it shares with other ranks; return what is still to come."""
+
+
+def learning_rate(optimization: Optimization, frames: float, budget_frames: float | None, learners: int) -> float:
+    """Return the learning rate after so many environment frames.
+
+    Warm-up climbs from the one-learner rate to ``learners`` times it (with scale_with_learners, Goyal et al. 2017,
+    section 2.2), else from 0; linear decay ends at 0 with the budget.
+    """
+    scale = learners if optimization.scale_with_learners else 1
+    start, full = (1.0, float(scale)) if scale > 1 else (0.0, 1.0)
+    warm = optimization.warmup_frames
+    factor = start + (full - start) * min(1.0, frames / warm) if warm else full
+    if optimization.decay == "linear":
+        assert budget_frames is not None
+        factor *= max(0.0, 1.0 - frames / budget_frames)
+    return optimization.learning_rate * factor
+
+
+class OptimizerStep:
+    """An optimizer over one flat vector.
+
+    Args:
+        values: [P] the parameters, changed in place.
+        optimization: method, rate and clipping.
+        budget_frames: at which a linear schedule ends.
+        learners: whose gradients are averaged before each step.
+    """
+
+    def __init__(
+        self, values: Tensor, optimization: Optimization, budget_frames: float | None, learners: int = 1
+    ) -> None:
+        self._optimization, self._budget_frames, self._learners = optimization, budget_frames, learners
+        self._parameter = torch.nn.Parameter(values)  # shares the vector's memory
+        self.frames = 0.0
+        method, rate = optimization.method, optimization.learning_rate
+        self.optimizer: torch.optim.Optimizer
+        match method:
+            case RMSProp():
+                self.optimizer = torch.optim.RMSprop(
+                    [self._parameter], rate, alpha=method.decay, eps=method.epsilon, momentum=method.momentum
+                )
+            case Adam():
+                betas = (method.beta1, method.beta2)
+                self.optimizer = torch.optim.Adam([self._parameter], rate, betas=betas, eps=method.epsilon)
+
+    def __call__(self, gradient: Tensor, frames: int) -> float:
+        """Take one step; return the learning rate it was taken with."""
+        rate = learning_rate(self._optimization, self.frames, self._budget_frames, self._learners)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self._parameter.grad = gradient
+        self.optimizer.step()
+        self.frames += frames
+        return rate
+
+
+def clip(gradient: Tensor, most: float | None) -> float:
+    """Scale a gradient [P] in place to a norm of at most ``most``; return its norm before.
+
+    Raises:
+        RunError: the norm is not finite.
+    """
+    norm = float(torch.linalg.vector_norm(gradient))
+    if not math.isfinite(norm):
+        raise RunError(
+            "the gradient is not finite (loss, reward or weights were NaN or infinite); the weights before it are "
+            "kept in checkpoints/. Try a lower optimization.learning_rate, or --set precision=fp32"
+        )
+    if most is not None and norm > most:
+        gradient *= most / norm
+    return norm
+
+
+class LocalUpdate:
+    """The learner's own optimizer."""
+
+    def __init__(self, step: OptimizerStep, optimization: Optimization, timing: Timing) -> None:
+        self._step, self._most, self._timing = step, optimization.max_gradient_norm, timing
+        self.metrics: Metrics = {}
+
+    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+        """See `Update`."""
+        with self._timing(Phase.UPDATE):
+            own = gradient[: weights.flat.numel()]
+            norm = clip(own, self._most)
+            rate = self._step(own, frames)
+        self.metrics = {"grad_norm": norm, "learning_rate": rate}
+        return Weights(weights.version + 1, weights.flat, last=stop)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """See `Update`."""
+        return self._step.optimizer.state_dict()
+
+    def end(self) -> Ending:
+        """See `Update`: nothing is shared."""
+        return Ending()
+
+
+class AllReduceUpdate:
+    """Average over the group's learners, then the same step on each: their weights stay bit-identical.
+
+    The wish to stop rides in the gradient's last element, so that all learners end after the same update.
+    """
+
+    def __init__(
+        self, averaging: Averaging, step: OptimizerStep, optimization: Optimization, timing: Timing
+    ) -> None:
+        self._averaging, self._timing = averaging, timing
+        self._local = LocalUpdate(step, optimization, timing)
+
+    @property
+    def metrics(self) -> Metrics:
+        """See `Update`."""
+        return self._local.metrics
+
+    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+        """See `Update`; ``gradient`` [P + 1]. Collective over ``learners``."""
+        with self._timing(Phase.REDUCE):
+            gradient[-1] = float(stop)
+            self._averaging.average(gradient)
+        return self._local(weights, gradient, frames, bool(gradient[-1] > 0))
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """See `Update`."""
+        return self._local.optimizer_state()
+
+    def end(self) -> Ending:
+        """See `Update`."""
+        self._averaging.close()
+        return Ending()
+
+
+class ServerUpdate:
+    """Send the gradient to the server and take the weights that it answers with."""
+
+    def __init__(
+        self, world: MPI.Comm, server: int, parameters: int, optimization: Optimization, timing: Timing, traffic: Traffic
+    ) -> None:
+        self._server, self._most, self._timing = server, optimization.max_gradient_norm, timing
+        self._gradients = Sender(world, Tag.GRADIENT, gradient_layout(parameters), 1, traffic)
+        self._weights = Receiver(world, [server], Tag.WEIGHTS, weights_layout(parameters), slots=1)
+        self.metrics: Metrics = {}
+
+    def first(self, weights: Weights) -> Weights:
+        """Wait for the server's first weights."""
+        with self._timing(Phase.WAIT):
+            return self._take(weights)
+
+    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+        """See `Update`. The server decides about the end."""
+        with self._timing(Phase.REDUCE):
+            own = gradient[: weights.flat.numel()]
+            self.metrics = {"grad_norm": clip(own, self._most)}
+            slot = self._gradients.take()
+            assert slot is not None, "the server answered, so it has taken the gradient before"
+            slot.record.version[0], slot.record.frames[0] = weights.version, frames
+            slot.record.flat[:] = own.numpy()
+            self._gradients.send(slot, self._server)
+            self._gradients.release(slot)
+            after = self._take(weights)
+            wait_until(lambda: self._gradients.idle)
+        return after
+
+    def optimizer_state(self) -> None:
+        """See `Update`: the server holds it."""
+
+    def end(self) -> Ending:
+        """See `Update`."""
+        self._gradients.say_last([self._server])
+        return Ending(((self._weights, ignore),), (self._gradients,))
+
+    def _take(self, weights: Weights) -> Weights:
+        backoff = Backoff(longest_s=1e-3)
+        with self._timing(Phase.WAIT):
+            while not (arrived := self._weights.poll()):
+                backoff.pause()
+        record = arrived[0].record
+        weights.flat.numpy()[:] = record.flat
+        after = Weights(int(record.version[0]), weights.flat, last=bool(record.last[0]))
+        self._weights.release(arrived[0])
+        return after

@@ -1,0 +1,75 @@
+"""Playing checkpoints without learning."""
+
+from __future__ import annotations
+
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hpcddrl.envs.frames import as_observation, stack
+from hpcddrl.envs.make import make
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.run_dir import RunDirectory
+from hpcddrl.networks.policy_value import Precision, PolicyValueNetwork
+from hpcddrl.rl.policies import policy_for
+from hpcddrl.roles.acting import LocalPolicy
+
+
+class Score(NamedTuple):
+    """What one checkpoint reached."""
+
+    version: int
+    frames: int
+    returns: list[float]  # unclipped, in the order of the environments' seeds
+
+    @property
+    def mean(self) -> float:
+        """Return the mean return."""
+        return statistics.fmean(self.returns)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the mean's 95 % interval by bootstrap (2,000 resamples, fixed seed)."""
+        draws = np.random.default_rng(0).choice(self.returns, (2000, len(self.returns)))
+        low, high = np.percentile(draws.mean(1), [2.5, 97.5])
+        return float(low), float(high)
+
+
+def evaluate_run(run: RunDirectory, episodes: int, greedy: bool, seed: int) -> dict[str, Score]:
+    """Play ``episodes`` full games with the newest checkpoint of every owner; same arguments, same scores.
+
+    One environment an episode, each played once, so that short games are not over-represented.
+
+    Raises:
+        ValueError: no run, or no checkpoint in it.
+    """
+    run.config()
+    owners = sorted(p.name for p in run.checkpoints("").glob("*-*") if p.is_dir())
+    found = {owner: checkpoint.newest(run.checkpoints(owner)) for owner in owners}
+    scores = {o: _play(run, state, episodes, greedy, seed) for o, state in found.items() if state is not None}
+    if not scores:
+        raise ValueError(f"{run.path}: no checkpoints to evaluate; let the run reach one (logging.checkpoint_interval_s)")
+    return scores
+
+
+def _play(run: RunDirectory, state: checkpoint.Checkpoint, episodes: int, greedy: bool, seed: int) -> Score:
+    config = run.config()
+    envs = make(config.env, episodes, [seed + i for i in range(episodes)], config.algorithm.discount, torch.get_num_threads())
+    spec = envs.spec
+    network = PolicyValueNetwork(spec, config.network.torso, config.network.width, 0, Precision())
+    network.load_state_dict(state.network)
+    act = LocalPolicy(network, policy_for(spec.action), seed, greedy)
+    depth = spec.frame_stack
+    frames = np.repeat(envs.reset()[None], depth, axis=0)
+    first = np.zeros((depth, episodes), bool)
+    first[-1] = True
+    returns = np.full(episodes, np.nan)
+    while np.isnan(returns).any():
+        step = envs.step(act(as_observation(stack(frames, first, depth))[0]).action)
+        frames, first = np.roll(frames, -1, axis=0), np.roll(first, -1, axis=0)
+        frames[-1], first[-1] = step.frame, step.first
+        returns = np.where(np.isnan(returns), step.episode_return, returns)
+    envs.close()
+    return Score(state.version, state.frames, [float(r) for r in returns])

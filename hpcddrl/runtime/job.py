@@ -1,0 +1,263 @@
+"""A whole job on one rank: agree on the start, run the role, part in order, sum up."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+from hpcddrl.comm.allreduce import require
+from hpcddrl.comm.channel import Traffic
+from hpcddrl.comm.failure import Signals, abort_on_exception
+from hpcddrl.comm.placement import Place, Role, fit, place, split
+from hpcddrl.comm.wait import wait_until
+from hpcddrl.config import AllReduce, Config
+from hpcddrl.envs.make import probe
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.rank_log import RankLog
+from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
+from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.roles.control import Control, Monitor, View, counters_for, peak_resident_bytes, steppers
+from hpcddrl.runtime.build import Rank, build
+from hpcddrl.runtime.display import Display, phase_shares, si
+from hpcddrl.types import EnvSpec
+
+DONE, STOPPED_BY_SIGNAL = 0, 75
+X = TypeVar("X")
+
+
+def run_job(config: Config, out: Path | None, resume: bool) -> int:
+    """Run a job to its end and return the exit code: 0, or 75 after a signal.
+
+    Collective over all ranks. Errors of the user's are found by all ranks together before anything is written.
+
+    Raises:
+        ValueError: the configuration cannot be run here; on every rank alike, in one line.
+    """
+    world = MPI.COMM_WORLD
+    signals, timing = Signals(), Timing()
+    config, spec = agree(world, lambda: _checked(config, world.size))
+    places = place(config.topology)
+    me = places[world.rank]
+    abort_on_exception(world.rank, me)
+    path, segment, frames_before = agree(world, lambda: _directory(world, config, out, resume))
+    run = RunDirectory(path)
+    hosts = world.allgather(socket.gethostname())
+    threads = _use_threads(world, hosts, spec)
+
+    display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
+    display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
+    display.say(_budget_line(config, frames_before))
+    display.placement(places, hosts)
+
+    traffic, counters = Traffic(), counters_for(spec.frame_skip, len(steppers(places)))
+    attributes = rank_attributes(
+        config,
+        role=str(me.role),
+        group=-1 if me.group is None else me.group,
+        world_rank=world.rank,
+        world_size=world.size,
+    )
+    log = RankLog(run.rank_file(segment, world.rank), attributes)
+    comms = split(world, places)
+    monitor = None
+    if world.rank == 0:
+        monitor = Monitor(
+            comms.world, places, config.budget, config.deterministic, frames_before, display.show, traffic
+        )
+    control = Control(comms.world, me, monitor, timing, counters, log, signals, config.logging.interval_s, traffic)
+    rank = Rank(
+        config=config,
+        spec=spec,
+        comms=comms,
+        places=places,
+        control=control,
+        traffic=traffic,
+        run=run,
+        resumed=resume,
+        threads=threads,
+        say=(lines := []).append,
+    )
+    loop = build(rank)
+    for line in _said_once(world, me, lines):
+        display.say(line)
+    loop()
+    control.close()
+    _part(comms.world, timing)
+    log.flush()
+    return _sum_up(world, run, config, places, monitor, control, display)
+
+
+def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
+    """Run ``attempt`` on every rank; if it raises a ValueError on any, raise it on all. Collective over ``world``.
+
+    Raises:
+        ValueError: the first rank's complaint.
+    """
+    result, complaint = None, None
+    try:
+        result = attempt()
+    except ValueError as error:
+        complaint = str(error)
+    complaints = [c for c in world.allgather(complaint) if c is not None]
+    if complaints:
+        raise ValueError(complaints[0])
+    assert result is not None
+    return result
+
+
+def _checked(config: Config, ranks: int) -> tuple[Config, EnvSpec]:
+    """Fit the layout and look at the environment; pure but for making one environment."""
+    fitted = replace(config, topology=fit(config.topology, ranks))
+    if isinstance(fitted.update, AllReduce) and fitted.topology.learners_per_group > 1:
+        require(fitted.update.backend)
+    return fitted, probe(fitted.env)
+
+
+def _directory(world: MPI.Comm, config: Config, out: Path | None, resume: bool) -> tuple[Path, int, float]:
+    """Make or reopen the run's directory on rank 0; return path, segment and earlier frames on every rank."""
+    found: tuple[Path, int, float] | str
+    if world.rank == 0:
+        try:
+            run = RunDirectory(out or default_path(config))
+            frames = _saved_frames(run, config) if resume else 0.0
+            if not resume:
+                run.create(config)
+            found = (run.path, run.start_segment(world.size), frames)
+        except (ValueError, OSError) as error:
+            found = str(error)
+    else:
+        found = ""
+    found = world.bcast(found)
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
+
+
+def _saved_frames(run: RunDirectory, config: Config) -> float:
+    """Return the frames in a run's newest checkpoints.
+
+    Raises:
+        ValueError: there are none, or they are not of this layout.
+    """
+    groups = config.topology.groups or 1
+    servers = config.topology.servers
+    owners = ["server-0000"] if servers else [f"group-{g:04d}" for g in range(groups)]
+    saved = {owner: checkpoint.newest(run.checkpoints(owner)) for owner in owners}
+    missing = [owner for owner, state in saved.items() if state is None]
+    if missing:
+        raise ValueError(f"--resume {run.path}: no checkpoint of {', '.join(missing)}; start a new run with --out")
+    return float(sum(state.frames for state in saved.values() if state is not None))
+
+
+def _use_threads(world: MPI.Comm, hosts: list[str], spec: EnvSpec) -> int:
+    """Give torch this rank's share of its processors: those it is bound to, split among the host's unbound ranks.
+
+    Networks on vectors are too small for more than one thread.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    unbound = cpus == os.cpu_count()
+    threads = max(1, cpus // hosts.count(hosts[world.rank])) if unbound else cpus
+    threads = threads if spec.is_image else 1
+    torch.set_num_threads(threads)
+    return threads
+
+
+def _budget_line(config: Config, frames_before: float) -> str:
+    budget, parts = config.budget, []
+    if budget.frames is not None:
+        parts.append(f"{si(budget.frames)} frames" + (f" ({si(frames_before)} done)" if frames_before else ""))
+    if budget.seconds is not None:
+        parts.append(f"{budget.seconds:g} s")
+    if budget.target_return is not None:
+        parts.append(f"mean return {budget.target_return:g}")
+    return "ends at " + (" or ".join(parts) or "a signal")
+
+
+def _said_once(world: MPI.Comm, me: Place, lines: list[str]) -> list[str]:
+    """Return, on rank 0, what the ranks have to say of their parts; what several of a role say alike, once."""
+    seen: dict[str, str] = {}
+    for spoke, said in world.gather((me, lines)) or []:
+        for line in said:
+            seen.setdefault(f"{spoke.role}: {line.partition(' (')[0]}", f"{spoke.role}: {line}")
+    return list(seen.values())
+
+
+def _part(world: MPI.Comm, timing: Timing) -> None:
+    """Wait, without spinning, until every rank has come to its end."""
+    with timing(Phase.WAIT):
+        arrived = world.Ibarrier()
+        wait_until(arrived.Test)
+
+
+def _sum_up(
+    world: MPI.Comm,
+    run: RunDirectory,
+    config: Config,
+    places: tuple[Place, ...],
+    monitor: Monitor | None,
+    control: Control,
+    display: Display,
+) -> int:
+    """Gather every rank's final report, write `summary.json`, print the shares; return the exit code everywhere."""
+    control.counters.finished()
+    report: dict[str, Any] = {
+        "role": str(places[world.rank].role),
+        "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
+        "peak_rss_bytes": peak_resident_bytes(),
+        "counters": control.counters.vector(),
+    }
+    reports = world.gather(report)
+    code = DONE
+    if monitor is not None:
+        assert reports is not None
+        seconds = monitor.view().seconds
+        view = View(places, seconds, np.stack([r.pop("counters") for r in reports]))
+        run.write_summary(_summary(config, view, reports, monitor.reason))
+        display.shares(reports)
+        display.say(f"ended by {monitor.reason} after {seconds:.0f} s; open {run.path / 'run.h5'}, summary.json")
+        code = STOPPED_BY_SIGNAL if monitor.reason.startswith("signal") else DONE
+    return int(world.bcast(code))
+
+
+def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: str) -> dict[str, Any]:
+    def known(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    def of_roles(values: Callable[[list[dict[str, Any]]], Any]) -> dict[str, Any]:
+        return {role: values([r for r in reports if r["role"] == role]) for role in dict.fromkeys(r["role"] for r in reports)}
+
+    seconds = view.seconds
+    owner = Role.SERVER if config.topology.servers else Role.LEARNER
+    lags = view.column("lag_mean")
+    return {
+        "recipe": config.recipe,
+        "env": config.env.id,
+        "seed": config.seed,
+        "ranks": len(view.places),
+        "frames": view.total("frames"),
+        "env_steps": view.total("env_steps"),
+        "updates": float(view.column("updates", owner).sum()),
+        "episodes": view.total("episodes"),
+        "wall_s": seconds,
+        "env_steps_per_s": view.total("env_steps") / seconds,
+        "predictions_per_s": view.total("predictions") / seconds,
+        "trained_samples_per_s": view.total("trained") / seconds,
+        "transitions": {name: view.total(name) for name in ("produced", "trained", "dropped")},
+        "return_mean": known(view.return_mean),
+        "return_best": known(float(np.nanmax(view.column("return_best")))),
+        "lag_mean": known(float(np.nanmean(lags))) if not np.isnan(lags).all() else None,
+        "phase_share": phase_shares(reports),
+        "peak_rss_bytes": of_roles(lambda rs: max(r["peak_rss_bytes"] for r in rs)),
+        "exit_reason": reason,
+        "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -1,0 +1,150 @@
+"""The records that travel between ranks and roles, with shapes and dtypes.
+
+T is the unroll length, B the environments of one rank, K the frames in an observation, P the number of
+parameters. Arrays are time-major. A *frame* here is what an environment shows once; an *observation* is the
+last K of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+
+class Discrete(NamedTuple):
+    """A choice among ``num_actions``; the policy is categorical."""
+
+    num_actions: int
+
+
+class Continuous(NamedTuple):
+    """A vector in the box [low, high]; the policy is a diagonal Gaussian over the box scaled to [-1, 1]."""
+
+    low: Array  # [dim] f32
+    high: Array  # [dim] f32
+
+    @property
+    def dim(self) -> int:
+        """Return the length of an action vector."""
+        return len(self.low)
+
+
+ActionSpec = Discrete | Continuous
+
+
+class EnvSpec(NamedTuple):
+    """What a network and a message must know about an environment."""
+
+    frame_shape: tuple[int, ...]  # [D] | [H, W] | [C, H, W]
+    frame_dtype: np.dtype[np.generic]  # uint8 for images, float32 otherwise
+    frame_stack: int  # K
+    action: ActionSpec
+    frame_skip: int  # emulator frames in one env step
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Return the shape of one observation: the K frames side by side, [K·D] or [K·C, H, W]."""
+        if len(self.frame_shape) == 1:
+            return (self.frame_stack * self.frame_shape[0],)
+        channels = 1 if len(self.frame_shape) == 2 else self.frame_shape[0]
+        return (self.frame_stack * channels, *self.frame_shape[-2:])
+
+    @property
+    def is_image(self) -> bool:
+        """Say whether observations are pixels (uint8, to be divided by 255)."""
+        return len(self.frame_shape) > 1
+
+
+class Step(NamedTuple):
+    """What one call of a vector environment gives, after B actions.
+
+    A finished environment resets itself during its *next* step: the final observation stands in the stream,
+    and the step after it (``first``) has no meaning as a transition.
+    """
+
+    frame: Array  # [B, *frame_shape]
+    first: Array  # [B] bool: this frame opens an episode, so the step that led here is no transition
+    reward: Array  # [B] f32, as learned from (clipped or scaled)
+    discount: Array  # [B] f32: 0 where the episode (or a life, if asked for) terminated, else 1
+    episode_return: Array  # [B] f32 unclipped, NaN where no episode ended
+    episode_length: Array  # [B] i64 env steps, 0 where no episode ended
+
+
+class Rollout(NamedTuple):
+    """T steps of B environments as they travel: each frame once. Observation t is frames[t : t + K]."""
+
+    version: Array  # [1] i64: of the weights that acted
+    index: Array  # [1] i64: the how-manieth rollout of its actor
+    last: Array  # [1] u8: nothing more comes from this actor
+    frames: Array  # [K + T, B, *frame_shape]
+    first: Array  # [K + T, B] bool: the frame opens an episode
+    action: Array  # [T, B] i64 | [T, B, dim] f32
+    log_mu: Array  # [T, B] f32: log-probability of the action when it was taken
+    reward: Array  # [T, B] f32
+    discount: Array  # [T, B] f32: 0 or 1
+
+
+class Batch(NamedTuple):
+    """R rollouts of one size, as the algorithms learn from them.
+
+    Observations stay rollout by rollout (they are large); everything else stands side by side, N = R·B.
+    """
+
+    observation: torch.Tensor  # [R, T + 1, B, *observation_shape]
+    action: torch.Tensor  # [T, N] i64 | [T, N, dim] f32
+    log_mu: torch.Tensor  # [T, N] f32
+    reward: torch.Tensor  # [T, N] f32
+    discount: torch.Tensor  # [T, N] f32: 0 or 1
+    valid: torch.Tensor  # [T, N] f32: 0 where the step only reset the environment
+    versions: Array  # [R] i64
+
+
+class Weights(NamedTuple):
+    """A network's parameters after ``version`` updates; ``last`` says that no more will come."""
+
+    version: int
+    flat: torch.Tensor  # [P] f32
+    last: bool = False
+
+
+class Peer(NamedTuple):
+    """What another group thinks of some of a batch's observations; constants to the gradient."""
+
+    policy: torch.Tensor  # [S, N, actions] logits | [S, N, 2·dim] mean and log standard deviation
+    value: torch.Tensor  # [S, N]
+
+
+class Targets(NamedTuple):
+    """What the coupled groups say of the time steps ``rows`` of a batch, and how much it counts."""
+
+    rows: slice  # S of the batch's T time steps
+    peers: tuple[Peer, ...]
+    beta: float
+    temperature: float
+
+
+class Acted(NamedTuple):
+    """A policy's answer to B observations."""
+
+    action: Array  # [B] i64 | [B, dim] f32
+    log_mu: Array  # [B] f32
+
+
+Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions
+Metrics = dict[str, float]
+
+
+class RunError(RuntimeError):
+    """Something a user can act on went wrong while running: the job ends with this one line, without a traceback."""
+
+
+def side_by_side(x: torch.Tensor, rollouts: int, envs: int) -> torch.Tensor:
+    """Arrange a network's answers [R·S·B, ...] to a batch's observations [R, S, B] time-major: [S, R·B, ...]."""
+    x = x.reshape(rollouts, -1, envs, *x.shape[1:])
+    return x.movedim(0, 1).reshape(x.shape[1], rollouts * envs, *x.shape[3:])
