@@ -12,7 +12,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.dataclasses import dataclass
 
 SCHEMA = 1
 
@@ -22,10 +22,10 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-axis = pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Env:
     """The environment, and how each rank that steps it does so."""
 
@@ -52,7 +52,7 @@ class Env:
     """Keyword arguments of the environment itself."""
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Topology:
     """How many ranks take which role. Unset counts are fitted to the ranks given."""
 
@@ -62,14 +62,14 @@ class Topology:
     servers: Count = 0
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LocalActing:
     """Whoever steps an environment holds the weights and runs the policy."""
 
     kind: Literal["local"] = "local"
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CentralActing:
     """Actors send frames; their learner answers with actions, in batches."""
 
@@ -81,14 +81,14 @@ class CentralActing:
 Acting = Annotated[LocalActing | CentralActing, Field(discriminator="kind")]
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class LocalUpdate:
     """Each learner steps its own optimizer."""
 
     kind: Literal["local"] = "local"
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AllReduce:
     """Learners of a group average their gradients, then take the same step; one learner has nothing to reduce."""
 
@@ -96,7 +96,7 @@ class AllReduce:
     backend: Literal["horovod", "mpi"] = "horovod"
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ParameterServer:
     """Gradients go to the server ranks, which hold the optimizer, and new weights come back, asynchronously."""
 
@@ -106,14 +106,14 @@ class ParameterServer:
 Update = Annotated[LocalUpdate | AllReduce | ParameterServer, Field(discriminator="kind")]
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Uncoupled:
     """Groups tell each other nothing."""
 
     kind: Literal["uncoupled"] = "uncoupled"
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Ensemble:
     """Groups exchange weights and each learns from the mixture of all their policies too."""
 
@@ -131,7 +131,7 @@ class Ensemble:
 Coupling = Annotated[Uncoupled | Ensemble, Field(discriminator="kind")]
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ActorCritic:
     """Policy gradient with a learned value (n-step returns, V-trace and their relatives)."""
 
@@ -156,7 +156,7 @@ class ActorCritic:
 Algorithm = ActorCritic
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RMSProp:
     """RMSProp as torch has it (epsilon outside the root)."""
 
@@ -166,7 +166,7 @@ class RMSProp:
     momentum: Fraction = 0.0
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Adam:
     """Adam."""
 
@@ -176,7 +176,7 @@ class Adam:
     epsilon: PositiveFloat = 1e-5
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Optimization:
     """The optimizer and its learning rate over frames."""
 
@@ -191,7 +191,7 @@ class Optimization:
     max_gradient_norm: PositiveFloat | None = 0.5
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Network:
     """The network: a torso, then a policy head and a value head."""
 
@@ -201,7 +201,7 @@ class Network:
     """Factor on the channels and units of every layer."""
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Budget:
     """When a run ends: whichever comes first."""
 
@@ -212,7 +212,7 @@ class Budget:
     """Mean return over the last 100 episodes at which to stop."""
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Logging:
     """What is written, and how often."""
 
@@ -222,7 +222,7 @@ class Logging:
     keep_checkpoints: Positive = 3
 
 
-@axis
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Config:
     """A whole run. `config.json` holds one of these and re-creates the run."""
 

@@ -8,13 +8,13 @@ last K of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 class Discrete(NamedTuple):
@@ -42,7 +42,7 @@ class EnvSpec(NamedTuple):
     """What a network and a message must know about an environment."""
 
     frame_shape: tuple[int, ...]  # [D] | [H, W] | [C, H, W]
-    frame_dtype: np.dtype[np.generic]  # uint8 for images, float32 otherwise
+    frame_dtype: np.dtype[Any]  # uint8 for images, float32 otherwise
     frame_stack: int  # K
     action: ActionSpec
     frame_skip: int  # emulator frames in one env step
@@ -80,7 +80,7 @@ class Rollout(NamedTuple):
     """T steps of B environments as they travel: each frame once. Observation t is frames[t : t + K]."""
 
     version: Array  # [1] i64: of the weights that acted
-    index: Array  # [1] i64: the how-manieth rollout of its actor
+    number: Array  # [1] i64: how many rollouts its actor wrote before
     last: Array  # [1] u8: nothing more comes from this actor
     frames: Array  # [K + T, B, *frame_shape]
     first: Array  # [K + T, B] bool: the frame opens an episode

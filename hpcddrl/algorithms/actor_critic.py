@@ -15,7 +15,7 @@ from hpcddrl.types import Batch, Metrics, Targets, side_by_side
 
 
 class ActorCritic:
-    """Computes the gradient of
+    """Computes the gradient of an actor-critic loss.
 
         L = −mean(ρ A log π) + k_v mean(½ (v − V)²) − k_H mean(H(π)) + β mean(KL(π_ens ‖ π))
 

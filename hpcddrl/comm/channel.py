@@ -18,6 +18,8 @@ from mpi4py import MPI
 from hpcddrl.comm.messages import Layout, R, Record
 from hpcddrl.comm.wait import Backoff
 
+Comm = MPI.Comm
+
 
 class Tag(IntEnum):
     """One tag a kind of record."""

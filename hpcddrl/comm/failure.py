@@ -12,6 +12,7 @@ import traceback
 from types import FrameType, TracebackType
 
 from hpcddrl.comm.placement import Place
+from hpcddrl.types import RunError
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
@@ -42,8 +43,10 @@ def abort_on_exception(rank: int, place: Place | None) -> None:
     """
 
     def hook(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-        text = "".join(traceback.format_exception(kind, error, trace))
-        sys.stderr.write(f"### {describe(rank, place)}\n{text}### the job ends because of {describe(rank, place)}\n")
+        lines = [f"{error}\n"] if issubclass(kind, RunError) else traceback.format_exception(kind, error, trace)
+        sys.stderr.write(
+            f"### {describe(rank, place)}\n{''.join(lines)}### the job ends because of {describe(rank, place)}\n"
+        )
         sys.stderr.flush()
         abort(1)
 
@@ -60,3 +63,21 @@ def abort(code: int) -> None:
     if MPI.COMM_WORLD.size == 1:
         os._exit(code)  # nobody else to end, and no launcher's report about it
     MPI.COMM_WORLD.Abort(code)
+
+
+def complain_once(line: str) -> None:
+    """Print one line of complaint once for the whole job, from rank 0; under a launcher the others wait for it.
+
+    A launcher kills every rank when the first one exits in error, so nobody may leave before the line is out.
+    """
+    under_launcher = any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
+    if not under_launcher:
+        sys.stderr.write(f"hpcddrl: {line}\n")
+        return
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank == 0:
+        sys.stderr.write(f"hpcddrl: {line}\n")
+        sys.stderr.flush()
+        time.sleep(0.1)
+    MPI.COMM_WORLD.Barrier()

@@ -122,7 +122,7 @@ def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[R
         Rollout,
         {
             "version": ((1,), np.int64),
-            "index": ((1,), np.int64),
+            "number": ((1,), np.int64),
             "frames": ((length, num_envs, *spec.frame_shape), spec.frame_dtype),
             "first": ((length, num_envs), np.bool_),
             "action": action_field(spec, *steps),

@@ -22,14 +22,14 @@ class Role(StrEnum):
 
 
 class Place(NamedTuple):
-    """A rank's role, its group (none for a server) and its index among the group's ranks of that role."""
+    """A rank's role, its group (none for a server) and its number among the group's ranks of that role."""
 
     role: Role
     group: int | None
-    index: int
+    number: int
 
     def __str__(self) -> str:
-        return f"{self.role} {self.index}" + ("" if self.group is None else f" of group {self.group}")
+        return f"{self.role} {self.number}" + ("" if self.group is None else f" of group {self.group}")
 
 
 def fit(topology: Topology, ranks: int) -> Topology:
@@ -46,26 +46,24 @@ def fit(topology: Topology, ranks: int) -> Topology:
         near = sorted(sorted(possible, key=lambda n: abs(n - ranks))[:6])
         counts = ", ".join(map(str, near)) or "none"
         raise ValueError(
-            f"{ranks} ranks cannot be laid out as {_describe(topology)}; counts that can: {counts}"
-            f" (mpirun -n {near[-1] if near else '…'} …), or set topology.groups, .learners_per_group, .actors_per_group"
+            f"{ranks} ranks cannot be laid out as {_describe(topology)}; counts that can: {counts}; start that many, "
+            "or set topology.groups, topology.learners_per_group, topology.actors_per_group"
         )
     return fitted
 
 
 def _fit(topology: Topology, ranks: int) -> Topology | None:
-    rest = ranks - topology.servers
-    learners, groups, actors = topology.learners_per_group, topology.groups, topology.actors_per_group
-    match groups, actors:
-        case int(), int():
-            pass
-        case int(), None:
-            actors = rest // groups - learners
-        case None, int():
-            groups = rest // (learners + actors)
-        case _:
+    rest, learners = ranks - topology.servers, topology.learners_per_group
+    match topology.groups, topology.actors_per_group:
+        case None, None:
             actors = next((a for a in range(1, rest) if rest % (learners + a) == 0), -1)
             groups = rest // (learners + actors) if actors > 0 else 0
-    assert groups is not None and actors is not None
+        case None, int(actors):
+            groups = rest // (learners + actors)
+        case int(groups), None:
+            actors = rest // groups - learners
+        case int(groups), int(actors):
+            pass
     if groups < 1 or actors < 0 or groups * (learners + actors) != rest:
         return None
     if learners > 1 and actors == 0:
@@ -85,12 +83,16 @@ def place(topology: Topology) -> tuple[Place, ...]:
 
     Pure, so that a job for 4096 ranks can be checked on a laptop. The topology must be fitted.
     """
-    assert topology.groups is not None and topology.actors_per_group is not None
+    assert topology.groups is not None, topology
+    assert topology.actors_per_group is not None, topology
     servers = [Place(Role.SERVER, None, i) for i in range(topology.servers)]
     groups = [
         Place(role, group, i)
         for group in range(topology.groups)
-        for role, count in ((Role.LEARNER, topology.learners_per_group), (Role.ACTOR, topology.actors_per_group))
+        for role, count in (
+            (Role.LEARNER, topology.learners_per_group),
+            (Role.ACTOR, topology.actors_per_group),
+        )
         for i in range(count)
     ]
     return tuple(servers + groups)
@@ -103,7 +105,7 @@ def ranks_of(places: tuple[Place, ...], role: Role, group: int | None = None) ->
 
 def leaders(places: tuple[Place, ...]) -> list[int]:
     """Return the world rank of every group's first learner."""
-    return [r for r, p in enumerate(places) if p.role is Role.LEARNER and p.index == 0]
+    return [r for r, p in enumerate(places) if p.role is Role.LEARNER and p.number == 0]
 
 
 class Communicators(NamedTuple):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from typing import Any
 
 import click
 
 from hpcddrl import __version__
+from hpcddrl.comm.failure import complain_once
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.lists import list_recipes, ranks
 from hpcddrl.commands.run import run
@@ -35,7 +35,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    """Distributed deep reinforcement learning as MPI batch jobs.
+    r"""Distributed deep reinforcement learning as MPI batch jobs.
 
     \b
     mpirun -n 16 python -m hpcddrl                    the default: 8 groups of learner + actor on Atari Pong
@@ -56,10 +56,10 @@ def main() -> None:
     except click.exceptions.Exit as end:
         code = end.exit_code
     except click.UsageError as error:
-        _complain(f"{error.format_message()} (see python -m hpcddrl {_command_name(error)}--help)")
+        complain_once(f"{error.format_message()} (see python -m hpcddrl {_command_name(error)}--help)")
         code = USAGE_ERROR
     except ValueError as error:
-        _complain(str(error))
+        complain_once(str(error))
         code = USAGE_ERROR
     except click.Abort:
         code = 1
@@ -70,16 +70,3 @@ def main() -> None:
 def _command_name(error: click.UsageError) -> str:
     info = error.ctx.info_name if error.ctx is not None and error.ctx.parent is not None else None
     return f"{info} " if info else ""
-
-
-def _complain(line: str) -> None:
-    """Print one line, once for the whole job: under a launcher the other ranks wait until rank 0 has printed it."""
-    under_launcher = any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
-    if not under_launcher:
-        print(f"hpcddrl: {line}", file=sys.stderr, flush=True)
-        return
-    from mpi4py import MPI
-
-    if MPI.COMM_WORLD.rank == 0:
-        print(f"hpcddrl: {line}", file=sys.stderr, flush=True)
-    MPI.COMM_WORLD.Barrier()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-
 import click
 from rich.console import Console
 from rich.table import Table
 
-from hpcddrl.commands.run import _recipe
 from hpcddrl.comm.placement import fit, place
+from hpcddrl.commands.run import recipe_named
 from hpcddrl.config import override
 from hpcddrl.recipes import DEFAULT, RECIPES
 
@@ -40,7 +39,7 @@ def list_recipes() -> None:
 @click.option("--most", default=64, show_default=True, help="Look at up to so many ranks.")
 def ranks(recipe: str, settings: tuple[str, ...], most: int) -> None:
     """Print the rank counts that RECIPE can be laid out on, and how."""
-    config = override(_recipe(recipe), list(settings))
+    config = override(recipe_named(recipe), list(settings))
     table = Table()
     for name in ("ranks", "servers", "groups", "learners a group", "actors a group"):
         table.add_column(name, justify="right")

@@ -26,7 +26,7 @@ from hpcddrl.recipes import DEFAULT, RECIPES
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
 def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: bool, **options: Any) -> int:
-    """Train with RECIPE (group_ensemble if none is named) on as many ranks as the launcher started.
+    r"""Train with RECIPE (group_ensemble if none is named) on as many ranks as the launcher started.
 
     \b
     mpirun -n 4 python -m hpcddrl run impala --env ALE/Pong-v5 --seconds 900
@@ -36,7 +36,7 @@ def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: 
     Stop it with USR1 (kill -USR1 <pid of mpirun>): it writes everything and exits 75. The run ends at the first of
     --frames, --seconds and --target-return that is reached; without any, after 40M frames.
     """
-    config = _resumed(resume, recipe, out) if resume is not None else _recipe(recipe or DEFAULT)
+    config = _resumed(resume, recipe, out) if resume is not None else recipe_named(recipe or DEFAULT)
     config = _with_options(config, **options)
     if show_config:
         import json
@@ -48,7 +48,12 @@ def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: 
     return run_job(config, resume or out, resume is not None)
 
 
-def _recipe(name: str) -> Config:
+def recipe_named(name: str) -> Config:
+    """Return the recipe of this name.
+
+    Raises:
+        ValueError: there is none; names the nearest.
+    """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.3) or list(RECIPES)
         raise ValueError(f"recipe {name!r}: there is none; nearest: {', '.join(near)} (python -m hpcddrl list)")
@@ -84,8 +89,12 @@ def _with_options(
         "seed": seed,
         "deterministic": True if deterministic else None,
     }
-    options = [f"{field}={str(value).lower() if isinstance(value, bool) else value}" for field, value in given.items() if value is not None]
-    if frames is None and (seconds is not None or target_return is not None) and not deterministic:
-        if config.optimization.decay == "constant":
-            config = replace(config, budget=replace(config.budget, frames=None))
+    options = [
+        f"{field}={str(value).lower() if isinstance(value, bool) else value}"
+        for field, value in given.items()
+        if value is not None
+    ]
+    another_end = seconds is not None or target_return is not None
+    if another_end and not deterministic and config.optimization.decay == "constant":  # nothing else needs the frames
+        config = replace(config, budget=replace(config.budget, frames=None))
     return override(config, [*options, *settings])

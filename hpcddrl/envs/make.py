@@ -108,7 +108,7 @@ class Environments:
         if isinstance(box, Discrete):
             return action
         unit = np.clip(action, -1.0, 1.0)
-        return (box.low + (unit + 1.0) * 0.5 * (box.high - box.low)).astype(np.float32)
+        return np.asarray(box.low + (unit + 1.0) * 0.5 * (box.high - box.low), np.float32)
 
 
 class _Named(gym.Wrapper[Any, Any, Any, Any]):
@@ -145,7 +145,7 @@ def make(env: Env, num_envs: int, seeds: Sequence[int], discount: float, threads
         vector: VectorEnv[Any, Any, Any] = _atari(env, num_envs, threads)
     else:
         build = _constructor(env)
-        named = [lambda i=i: _Named(build(), i, seeds[i]) for i in range(num_envs)]  # type: ignore[misc]
+        named = [lambda i=i: _Named(build(), i, seeds[i]) for i in range(num_envs)]
         try:
             vector = SyncVectorEnv(named, autoreset_mode=AutoresetMode.NEXT_STEP)
         except Exception as error:
@@ -176,7 +176,7 @@ def register() -> None:
     gym.register_envs(ale_py)
     for name, cls in BUILT_IN.items():
         if name not in gym.registry:
-            gym.register(id=name, entry_point=f"{cls.__module__}:{cls.__name__}")  # type: ignore[arg-type]
+            gym.register(id=name, entry_point=f"{cls.__module__}:{cls.__name__}")
 
 
 def _atari(env: Env, num_envs: int, threads: int) -> AtariVectorEnv:

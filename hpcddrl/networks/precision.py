@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from hpcddrl.networks.policy_value import Precision, PolicyValueNetwork
+from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision
 from hpcddrl.types import EnvSpec
 
 GAIN = 1.1  # a format must beat plain fp32 by this factor to be chosen

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
-from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
 from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.envs.make import Environments
@@ -31,6 +31,7 @@ class Actor:
         order: this actor's index in its group and the group's number of actors.
         per_batch: rollouts in a learner's batch; says which version acts in a deterministic run.
         exact: the run is deterministic.
+        unroll_length: T.
         layout: of a rollout.
         control: of this rank.
         traffic: where messages are counted.
@@ -40,11 +41,12 @@ class Actor:
         self,
         collector: Collector,
         inbox: Inbox,
-        world: MPI.Comm,
+        world: Comm,
         learners: Sequence[int],
         order: tuple[int, int],
         per_batch: int,
         exact: bool,
+        unroll_length: int,
         layout: Layout[Rollout],
         control: Control,
         traffic: Traffic,
@@ -52,28 +54,17 @@ class Actor:
         self._collector, self._inbox, self._control = collector, inbox, control
         self._learners, self._order, self._per_batch, self._exact = list(learners), order, per_batch, exact
         self._sender = Sender(world, Tag.ROLLOUT, layout, 2, traffic)
+        self._ask_at = max(0, unroll_length - AHEAD)
 
     def run(self) -> None:
         """Collect and send until the learner has said its last."""
         timing, inbox, control = self._control.timing, self._inbox, self._control
         index = 0
         while True:
-            wanted = self._version_for(index)
-            with timing(Phase.WAIT):
-                wait_until(lambda: inbox.last or self._may_act(wanted), longest_s=2e-3)
-                backoff = Backoff(longest_s=2e-3)
-                while (slot := self._sender.take()) is None:
-                    backoff.pause()
-                    control.tick()
+            slot = self._wait(self._version_for(index))
             if inbox.last:
                 break
-
-            def ahead(t: int, at: int = max(0, len(slot.record.reward) - AHEAD), following: int = index + 1) -> None:
-                if t == at:
-                    with timing(Phase.REFRESH):
-                        inbox.ask(self._version_for(following))
-
-            self._collector.collect(slot.record, inbox.version, ahead)
+            self._collector.collect(slot.record, inbox.version, partial(self._ask_ahead, index + 1))
             with timing(Phase.SEND):
                 self._sender.send(slot, self._learners[index % len(self._learners)])
                 self._sender.release(slot)
@@ -84,6 +75,22 @@ class Actor:
         with timing(Phase.WAIT):
             self._sender.say_last(self._learners)
             drain(inbox.end(), Ending(senders=(self._sender,)))
+
+    def _wait(self, version: int) -> Slot[Rollout]:
+        """Wait for a free buffer and for weights that may act."""
+        with self._control.timing(Phase.WAIT):
+            backoff = Backoff(longest_s=2e-3)
+            while (slot := self._sender.take()) is None:
+                backoff.pause()
+                self._control.tick()
+            wait_until(lambda: self._inbox.last or self._may_act(version), longest_s=2e-3)
+        return slot
+
+    def _ask_ahead(self, number: int, t: int) -> None:
+        """Before step t of a rollout: ask in time for the weights of the rollout after it."""
+        if t == self._ask_at:
+            with self._control.timing(Phase.REFRESH):
+                self._inbox.ask(self._version_for(number))
 
     def _may_act(self, wanted: int) -> bool:
         """Take what has arrived; say whether the weights at hand may act."""
@@ -118,14 +125,12 @@ class RemoteActor:
         traffic: where messages are counted.
     """
 
-    def __init__(self, envs: Environments, world: MPI.Comm, learner: int, control: Control, traffic: Traffic) -> None:
+    def __init__(self, envs: Environments, world: Comm, learner: int, control: Control, traffic: Traffic) -> None:
         self._envs, self._learner, self._control = envs, learner, control
         self._frames: Sender[FramesMessage] = Sender(
             world, Tag.FRAMES, frames_layout(envs.spec, envs.num_envs), 2, traffic
         )
-        self._actions = Receiver(
-            world, [learner], Tag.ACTIONS, actions_layout(envs.spec, envs.num_envs), slots=1
-        )
+        self._actions = Receiver(world, [learner], Tag.ACTIONS, actions_layout(envs.spec, envs.num_envs), slots=1)
 
     def run(self) -> None:
         """Step until the learner has said its last."""

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain, ignore
 from hpcddrl.comm.failure import Signals
 from hpcddrl.comm.messages import Status, status_layout, stop_layout
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
@@ -26,6 +25,7 @@ from hpcddrl.types import Array, Metrics, Step
 
 EPISODES = 100  # over which returns are averaged, all ranks together
 POLL_S = 0.05  # between two looks at statuses and the order to stop
+REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
 
 
 @dataclass(kw_only=True)
@@ -128,7 +128,7 @@ class Monitor:
 
     def __init__(
         self,
-        world: MPI.Comm,
+        world: Comm,
         places: tuple[Place, ...],
         budget: Budget,
         exact: bool,
@@ -210,7 +210,7 @@ class Control:
 
     def __init__(
         self,
-        world: MPI.Comm,
+        world: Comm,
         place: Place,
         monitor: Monitor | None,
         timing: Timing,
@@ -224,16 +224,14 @@ class Control:
         self.stop = False
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
         self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
-        hears = place.role is Role.SERVER or (place.role is Role.LEARNER and place.index == 0)
-        self._orders = (
-            Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if monitor is None and hears else None
-        )
+        hears = place.role is Role.SERVER or (place.role is Role.LEARNER and place.number == 0)
+        self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if monitor is None and hears else None
         self._metrics: dict[str, dict[str, list[float]]] = {}
         self._started = time.perf_counter()
         self._previous = timing.totals()
         self._previous_cpu, self._previous_wait_cpu = time.process_time(), timing.wait_cpu_s
         self._next_row = time.perf_counter() + interval_s
-        self._next_poll = 0.0
+        self._next_report = self._next_poll = 0.0
         self._signalled = False
 
     def learned(self, metrics: Metrics, lags: Array) -> None:
@@ -267,7 +265,8 @@ class Control:
             if due:
                 self._monitor.show()
         else:
-            if due or (self._signals.received and not self._signalled):
+            if now >= self._next_report or (self._signals.received and not self._signalled):
+                self._next_report = now + self._interval_s / REPORTS_PER_ROW
                 self._report()
             self._hear()
 
@@ -314,11 +313,18 @@ class Control:
         c = self.counters
         progress = {
             name: getattr(c, name)
-            for name in ("frames", "env_steps", "predictions", "trained", "produced", "dropped", "updates", "episodes")
+            for name in (
+                "frames",
+                "env_steps",
+                "predictions",
+                "trained",
+                "produced",
+                "dropped",
+                "updates",
+                "episodes",
+            )
         }
-        self.log.append(
-            "progress", progress | {"time": time.perf_counter() - self._started, "rss": resident_bytes()}
-        )
+        self.log.append("progress", progress | {"time": time.perf_counter() - self._started, "rss": resident_bytes()})
         for tag in Tag:
             if self._traffic.messages[tag]:
                 counts = {"messages": self._traffic.messages[tag], "bytes": self._traffic.bytes[tag]}

@@ -72,7 +72,7 @@ class Learner:
                 self._saver.save(weights, frames, self._update.optimizer_state() or {})
                 raise
             self._publisher.put(weights)
-            self._peers.exchange(weights, metrics)
+            self._peers.exchange(weights)
             counters.trained += samples
             counters.updates = weights.version
             control.learned(metrics | self._update.metrics, lags)

@@ -7,15 +7,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending
+from hpcddrl.comm.channel import Comm, Ending
 from hpcddrl.comm.exchange import Exchange
 from hpcddrl.config import Ensemble
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.policy_value import PolicyValueNetwork, flatten
 from hpcddrl.roles.control import Control
-from hpcddrl.types import Array, Batch, Metrics, Peer, Targets, Weights, side_by_side
+from hpcddrl.types import Array, Batch, Peer, Targets, Weights, side_by_side
 
 
 class Peers(Protocol):
@@ -24,7 +23,7 @@ class Peers(Protocol):
     def targets(self, batch: Batch) -> Targets | None:
         """Return what they say of a batch, or None."""
 
-    def exchange(self, weights: Weights, metrics: Metrics) -> None:
+    def exchange(self, weights: Weights) -> None:
         """Tell them of new weights and take theirs, when it is time."""
 
     def end(self) -> Ending:
@@ -37,7 +36,7 @@ class NoPeers:
     def targets(self, batch: Batch) -> None:
         """See `Peers`."""
 
-    def exchange(self, weights: Weights, metrics: Metrics) -> None:
+    def exchange(self, weights: Weights) -> None:
         """See `Peers`."""
 
     def end(self) -> Ending:
@@ -69,7 +68,7 @@ class EnsemblePeers:
         leaders: Sequence[int],
         group: int,
         exchange: Exchange | None,
-        learners: MPI.Comm,
+        learners: Comm,
         exact: bool,
         control: Control,
     ) -> None:
@@ -101,7 +100,7 @@ class EnsemblePeers:
                 peers.append(Peer(policy, value))
         return Targets(rows, tuple(peers), self._config.beta, self._config.temperature)
 
-    def exchange(self, weights: Weights, metrics: Metrics) -> None:
+    def exchange(self, weights: Weights) -> None:
         """See `Peers`. Collective over ``learners`` every ``exchange_every`` updates."""
         self._version = weights.version
         if weights.version % self._config.exchange_every or weights.last:
@@ -112,7 +111,7 @@ class EnsemblePeers:
                 (self._exchange.take_all if self._exact else self._exchange.take)(self._store)
             if self._learners.size > 1:
                 self._share()
-        self._log(weights, metrics)
+        self._log(weights)
 
     def end(self) -> Ending:
         """See `Peers`."""
@@ -133,10 +132,8 @@ class EnsemblePeers:
         self._versions = dict(zip(self._ranks, map(int, versions), strict=True))
         self._shared = dict(self._versions)
 
-    def _log(self, weights: Weights, metrics: Metrics) -> None:
-        known = [v for v in self._versions.values() if v >= 0]
-        row = {name: metrics[name] for name in ("weight_own", "disagreement") if name in metrics}
-        if known:
-            row["age"] = weights.version - float(np.mean(known))
+    def _log(self, weights: Weights) -> None:
+        known = [version for version in self._versions.values() if version >= 0]
+        age = weights.version - float(np.mean(known)) if known else np.nan
         skipped = self._exchange.skipped if self._exchange is not None else 0
-        self._control.note("exchange", version=weights.version, peers=len(known), skipped=skipped, **row)
+        self._control.note("exchange", version=weights.version, peers=len(known), age=age, skipped=skipped)

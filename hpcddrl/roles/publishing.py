@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import WeightsMessage, pull_layout, weights_layout
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.types import Weights
@@ -32,7 +31,7 @@ class Publisher:
 
     def __init__(
         self,
-        world: MPI.Comm,
+        world: Comm,
         actors: Sequence[int],
         parameters: int,
         exact: bool,
@@ -108,7 +107,7 @@ class Inbox:
         traffic: where messages are counted.
     """
 
-    def __init__(self, world: MPI.Comm, learner: int, values: torch.Tensor, exact: bool, traffic: Traffic) -> None:
+    def __init__(self, world: Comm, learner: int, values: torch.Tensor, exact: bool, traffic: Traffic) -> None:
         self._learner, self._values, self._exact = learner, values, exact
         self._requests = Sender(world, Tag.PULL, pull_layout(), 2, traffic)
         self._weights = Receiver(world, [learner], Tag.WEIGHTS, weights_layout(values.numel()), slots=2)

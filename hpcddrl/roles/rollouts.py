@@ -26,7 +26,7 @@ class RolloutWriter:
         self._depth = spec.frame_stack
         self._frames = np.zeros((self._depth, num_envs, *spec.frame_shape), spec.frame_dtype)
         self._first = np.zeros((self._depth, num_envs), bool)
-        self._index = 0
+        self._number = 0
         self._t = 0
         self._out: Rollout | None = None
 
@@ -37,22 +37,28 @@ class RolloutWriter:
 
     def begin(self, out: Rollout, version: int) -> None:
         """Write to this rollout from now on; ``version`` is that of the weights that act."""
-        out.version[0], out.index[0] = version, self._index
+        out.version[0], out.number[0] = version, self._number
         out.frames[: self._depth], out.first[: self._depth] = self._frames, self._first
         self._out, self._t = out, 0
-        self._index += 1
+        self._number += 1
 
     def observation(self) -> Array:
         """Return the newest observations [B, *observation_shape]."""
         assert self._out is not None
         window = slice(self._t, self._t + self._depth)
-        return as_observation(stack(self._out.frames[window], self._out.first[window], self._depth))[0]
+        observation: Array = as_observation(stack(self._out.frames[window], self._out.first[window], self._depth))[0]
+        return observation
 
     def add(self, acted: Acted, *, frame: Array, first: Array, reward: Array, discount: Array) -> bool:
         """Write one step; say whether the rollout is full."""
         out, t = self._out, self._t
         assert out is not None
-        out.action[t], out.log_mu[t], out.reward[t], out.discount[t] = acted.action, acted.log_mu, reward, discount
+        out.action[t], out.log_mu[t], out.reward[t], out.discount[t] = (
+            acted.action,
+            acted.log_mu,
+            reward,
+            discount,
+        )
         out.frames[self._depth + t], out.first[self._depth + t] = frame, first
         self._t += 1
         full = self._t == len(out.reward)
@@ -92,9 +98,7 @@ class Collector:
                     acted = self._act(observation)
                 with timing(Phase.ENV):
                     step = self._envs.step(acted.action)
-                writer.add(
-                    acted, frame=step.frame, first=step.first, reward=step.reward, discount=step.discount
-                )
+                writer.add(acted, frame=step.frame, first=step.first, reward=step.reward, discount=step.discount)
                 self._counters.predictions += len(step.first)
                 self._counters.stepped(step)
 

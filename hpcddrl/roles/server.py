@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
 from hpcddrl.comm.messages import GradientMessage, gradient_layout, weights_layout
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.logs.timing import Phase
@@ -34,7 +33,7 @@ class Server:
 
     def __init__(
         self,
-        world: MPI.Comm,
+        world: Comm,
         learners: Sequence[int],
         parameters: int,
         step: OptimizerStep,

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic
 from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.logs.timing import Phase
@@ -89,7 +88,7 @@ class Queue:
 
     def __init__(
         self,
-        world: MPI.Comm,
+        world: Comm,
         actors: Sequence[int],
         layout: Layout[Rollout],
         batcher: Batcher,
@@ -183,7 +182,7 @@ class Central:
 
     def __init__(
         self,
-        world: MPI.Comm,
+        world: Comm,
         actors: Sequence[int],
         spec: EnvSpec,
         num_envs: int,
@@ -256,7 +255,11 @@ class Central:
             return
         actor.steps += int(np.count_nonzero(~record.first))
         full = actor.writer.add(
-            actor.acted, frame=record.frame, first=record.first, reward=record.reward, discount=record.discount
+            actor.acted,
+            frame=record.frame,
+            first=record.first,
+            reward=record.reward,
+            discount=record.discount,
         )
         (self._full if full else self._waiting).append(slot.source)
 
@@ -278,5 +281,3 @@ class Central:
                 slot.record.action[:] = acted.action[rows]
                 self._actions.send(slot, rank)
                 self._actions.release(slot)
-
-

@@ -6,11 +6,10 @@ import math
 from typing import Any, Protocol
 
 import torch
-from mpi4py import MPI
 from torch import Tensor
 
 from hpcddrl.comm.allreduce import Averaging
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, ignore
 from hpcddrl.comm.messages import gradient_layout, weights_layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.config import Adam, Optimization, RMSProp
@@ -21,7 +20,9 @@ from hpcddrl.types import Metrics, RunError, Weights
 class Update(Protocol):
     """Turns a gradient into the next version of the weights, in place."""
 
-    metrics: Metrics
+    @property
+    def metrics(self) -> Metrics:
+        """Return what the last call has to tell."""
 
     def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
         """Return the next weights.
@@ -144,9 +145,7 @@ class AllReduceUpdate:
     The wish to stop rides in the gradient's last element, so that all learners end after the same update.
     """
 
-    def __init__(
-        self, averaging: Averaging, step: OptimizerStep, optimization: Optimization, timing: Timing
-    ) -> None:
+    def __init__(self, averaging: Averaging, step: OptimizerStep, optimization: Optimization, timing: Timing) -> None:
         self._averaging, self._timing = averaging, timing
         self._local = LocalUpdate(step, optimization, timing)
 
@@ -176,7 +175,13 @@ class ServerUpdate:
     """Send the gradient to the server and take the weights that it answers with."""
 
     def __init__(
-        self, world: MPI.Comm, server: int, parameters: int, optimization: Optimization, timing: Timing, traffic: Traffic
+        self,
+        world: Comm,
+        server: int,
+        parameters: int,
+        optimization: Optimization,
+        timing: Timing,
+        traffic: Traffic,
     ) -> None:
         self._server, self._most, self._timing = server, optimization.max_gradient_norm, timing
         self._gradients = Sender(world, Tag.GRADIENT, gradient_layout(parameters), 1, traffic)

@@ -18,7 +18,7 @@ from hpcddrl.config import AllReduce, CentralActing, Config, Ensemble, Parameter
 from hpcddrl.envs.make import Environments, make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
-from hpcddrl.networks.policy_value import Flat, Precision, PolicyValueNetwork, flatten
+from hpcddrl.networks.policy_value import Flat, PolicyValueNetwork, Precision, flatten
 from hpcddrl.networks.precision import choose_precision
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
@@ -101,12 +101,14 @@ def _with_precision(rank: Rank, network: PolicyValueNetwork, batch: int, trains:
     network.precision, rates = choose_precision(network, rank.spec, wanted, batch, trains)
     table = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
     chosen = f"{network.precision.name}{' channels-last' if network.precision.channels_last else ''}"
-    rank.say(f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'vectors'})")
+    rank.say(
+        f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'vectors'})"
+    )
     return network
 
 
 def _saver(rank: Rank, network: PolicyValueNetwork) -> Saver:
-    saves = rank.place.role is Role.SERVER or rank.place.index == 0
+    saves = rank.place.role is Role.SERVER or rank.place.number == 0
     folder = rank.run.checkpoints(rank.owner) if saves else None
     return Saver(folder, network, rank.config, rank.control.timing)
 
@@ -167,12 +169,12 @@ def _actor(rank: Rank) -> Callable[[], None]:
     actors = ranks_of(rank.places, Role.ACTOR, group)
     network = _with_precision(rank, _network(rank, 0), config.env.num_envs, trains=False)
     flat = flatten(network)
-    act = LocalPolicy(network, policy_for(rank.spec.action), _acting_seed(rank))
+    act = LocalPolicy(network, policy_for(rank.spec.action), _acting_seed(rank, world.rank))
     collector = Collector(_environments(rank), act, rank.control.timing, rank.control.counters)
-    asked = learners[rank.place.index % len(learners)]
+    asked = learners[rank.place.number % len(learners)]
     inbox = Inbox(world, asked, flat.values, config.deterministic, rank.traffic)
     layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
-    order = (rank.place.index, len(actors))
+    order = (rank.place.number, len(actors))
     return Actor(
         collector,
         inbox,
@@ -181,14 +183,16 @@ def _actor(rank: Rank) -> Callable[[], None]:
         order,
         config.algorithm.rollouts_per_batch,
         config.deterministic,
+        config.algorithm.unroll_length,
         layout,
         rank.control,
         rank.traffic,
     ).run
 
 
-def _acting_seed(rank: Rank) -> int:
-    return rank.config.seed * SEEDS_PER_RUN + rank.comms.world.rank
+def _acting_seed(rank: Rank, stepper: int) -> int:
+    """Return the seed of the draws for a rank that steps environments, wherever they are made."""
+    return rank.config.seed * SEEDS_PER_RUN + steppers(rank.places).index(stepper)
 
 
 def _learner(rank: Rank) -> Callable[[], None]:
@@ -209,9 +213,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     match config.update:
         case ParameterServer():
             server = ranks_of(rank.places, Role.SERVER)[0]
-            update = ServerUpdate(
-                world, server, parameters, config.optimization, rank.control.timing, rank.traffic
-            )
+            update = ServerUpdate(world, server, parameters, config.optimization, rank.control.timing, rank.traffic)
         case AllReduce() if len(learners) > 1:
             assert step is not None
             backend = averaging(config.update.backend, rank.comms.learners)
@@ -221,7 +223,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
             assert step is not None
             update = LocalUpdate(step, config.optimization, rank.control.timing)
 
-    own_actors = [a for i, a in enumerate(actors) if i % len(learners) == rank.place.index]
+    own_actors = [a for i, a in enumerate(actors) if i % len(learners) == rank.place.number]
     publisher = Publisher(
         world,
         own_actors if not isinstance(config.acting, CentralActing) else [],
@@ -230,7 +232,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         rank.control.timing,
         rank.traffic,
     )
-    act = LocalPolicy(network, policy, _acting_seed(rank))
+    act = LocalPolicy(network, policy, _acting_seed(rank, actors[0] if actors else world.rank))
     learner = Learner(
         ActorCritic(config.algorithm, network, flat.gradient, policy),
         flat.buffer,
@@ -267,7 +269,17 @@ def _source(rank: Rank, actors: list[int], rollouts: int, act: LocalPolicy, publ
         case CentralActing(minimum=wanted):
             minimum = len(actors) if wanted == "all" else min(wanted, len(actors))
             return Central(
-                world, actors, rank.spec, num_envs, layout, batcher, rollouts, minimum, act, control, rank.traffic
+                world,
+                actors,
+                rank.spec,
+                num_envs,
+                layout,
+                batcher,
+                rollouts,
+                minimum,
+                act,
+                control,
+                rank.traffic,
             )
         case _:
             return Queue(world, actors, layout, batcher, rollouts, config.deterministic, publisher.serve, control)

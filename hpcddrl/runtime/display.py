@@ -60,10 +60,12 @@ class Display:
             if view.column("idle", role).size and not np.isnan(view.column("idle", role)).all()
         )
         best = np.nanmax(np.append(view.column("return_best"), -math.inf))
+        returns = f"Return {number(view.return_mean)}, best {number(best)}"
         self.say(
-            f"[{bar(done)} {done:4.0%}, ETA {clock(left)}] [Time {clock(view.seconds)}] [Frames {si(frames)}, {si(fps)}/s] "
-            f"[PPS {si(pps)} TPS {si(tps)}] [Episodes {view.total('episodes'):.0f}, Return {number(view.return_mean)}, "
-            f"best {number(best)}] [Lag {_lags(view)}] [Updates {si(view.total('updates'))}] [Idle {idle or '-'}]"
+            f"[{bar(done)} {done:4.0%}, ETA {clock(left)}] [Time {clock(view.seconds)}] "
+            f"[Frames {si(frames)}, {si(fps)}/s] [PPS {si(pps)} TPS {si(tps)}] "
+            f"[Episodes {view.total('episodes'):.0f}, {returns}] [Lag {_lags(view)}] "
+            f"[Updates {si(view.total('updates'))}] [Idle {idle or '-'}]"
         )
 
     def shares(self, ranks: list[dict[str, Any]]) -> None:
@@ -74,10 +76,10 @@ class Display:
         table.add_column("phase")
         for role in roles:
             table.add_column(f"{role} × {sum(r['role'] == role for r in ranks)}", justify="right")
-        phases = sorted({p for s in shares.values() for p in s}, key=lambda p: -max(s.get(p, 0) for s in shares.values()))
-        for phase in phases:
-            if max(shares[role].get(phase, 0.0) for role in roles) >= 5e-4:
-                table.add_row(phase, *(f"{shares[role].get(phase, 0.0):.1%}" for role in roles))
+        largest = {phase: max(share[phase] for share in shares.values()) for phase in next(iter(shares.values()))}
+        for phase in sorted(largest, key=lambda phase: -largest[phase]):
+            if largest[phase] >= 5e-4:
+                table.add_row(phase, *(f"{shares[role][phase]:.1%}" for role in roles))
         with self._console.capture() as capture:
             self._console.print(table)
         for line in capture.get().rstrip().splitlines():

@@ -12,7 +12,7 @@ from hpcddrl.envs.frames import as_observation, stack
 from hpcddrl.envs.make import make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
-from hpcddrl.networks.policy_value import Precision, PolicyValueNetwork
+from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
 
@@ -50,13 +50,21 @@ def evaluate_run(run: RunDirectory, episodes: int, greedy: bool, seed: int) -> d
     found = {owner: checkpoint.newest(run.checkpoints(owner)) for owner in owners}
     scores = {o: _play(run, state, episodes, greedy, seed) for o, state in found.items() if state is not None}
     if not scores:
-        raise ValueError(f"{run.path}: no checkpoints to evaluate; let the run reach one (logging.checkpoint_interval_s)")
+        raise ValueError(
+            f"{run.path}: no checkpoints to evaluate; let the run reach one (logging.checkpoint_interval_s)"
+        )
     return scores
 
 
 def _play(run: RunDirectory, state: checkpoint.Checkpoint, episodes: int, greedy: bool, seed: int) -> Score:
     config = run.config()
-    envs = make(config.env, episodes, [seed + i for i in range(episodes)], config.algorithm.discount, torch.get_num_threads())
+    envs = make(
+        config.env,
+        episodes,
+        [seed + i for i in range(episodes)],
+        config.algorithm.discount,
+        torch.get_num_threads(),
+    )
     spec = envs.spec
     network = PolicyValueNetwork(spec, config.network.torso, config.network.width, 0, Precision())
     network.load_state_dict(state.network)

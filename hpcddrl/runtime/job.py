@@ -75,6 +75,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
             comms.world, places, config.budget, config.deterministic, frames_before, display.show, traffic
         )
     control = Control(comms.world, me, monitor, timing, counters, log, signals, config.logging.interval_s, traffic)
+    lines: list[str] = []
     rank = Rank(
         config=config,
         spec=spec,
@@ -85,7 +86,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         run=run,
         resumed=resume,
         threads=threads,
-        say=(lines := []).append,
+        say=lines.append,
     )
     loop = build(rank)
     for line in _said_once(world, me, lines):
@@ -234,7 +235,10 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         return float(value) if math.isfinite(value) else None
 
     def of_roles(values: Callable[[list[dict[str, Any]]], Any]) -> dict[str, Any]:
-        return {role: values([r for r in reports if r["role"] == role]) for role in dict.fromkeys(r["role"] for r in reports)}
+        return {
+            role: values([r for r in reports if r["role"] == role])
+            for role in dict.fromkeys(r["role"] for r in reports)
+        }
 
     seconds = view.seconds
     owner = Role.SERVER if config.topology.servers else Role.LEARNER
