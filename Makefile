@@ -37,7 +37,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
 Choices at set-up; .venv remembers them until `make clean`:
 
   TORCH=$(TORCH)
-               which torch. TORCH=torch==2.13.0 is the build that pip finds by itself, mostly CUDA's
+               which torch. TORCH=torch==2.13.0 is the build that pip finds by itself, mostly CUDA's:
+               Horovod is then built for CUDA too if there is a toolkit (nvcc on PATH)
   TORCH_INDEX=URL
                the package index to find it in, as PyTorch's "Get started" page names them
   MPI=wheel    Open MPI from PyPI: needs no root and no modules

@@ -1,6 +1,16 @@
 """``python -m hpcddrl``: sub-commands, nothing else."""
 
-from hpcddrl.commands.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say which package is missing."""
+    try:
+        from hpcddrl.commands.cli import main as command_line
+    except ModuleNotFoundError as error:
+        sys.exit(f"hpcddrl: the package {error.name!r} is missing; run `make setup` or `python -m pip install -e .`")
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -264,6 +264,11 @@ class Config:
             raise ValueError("acting.kind = 'central' with several learners a group: use one learner a group")
         if self.optimization.decay == "linear" and self.budget.frames is None:
             raise ValueError("optimization.decay = 'linear' needs budget.frames: give --frames")
+        if self.deterministic and isinstance(self.acting, CentralActing) and self.acting.minimum != "all":
+            raise ValueError(
+                f"deterministic = True with acting.minimum = {self.acting.minimum}: who is ready first is chance; "
+                "set acting.minimum=all"
+            )
         if self.deterministic and self.budget.frames is None:
             raise ValueError("deterministic = True needs budget.frames, the only exact place to stop: give --frames")
         return self
@@ -336,12 +341,13 @@ def _check_field(node: dict[str, Any], name: str, where: str) -> None:
 
 
 def _one_line(error: ValidationError) -> str:
-    first, *others = error.errors()
+    first = error.errors()[0]
+    context = first.get("ctx", {})
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
-    names = [str(part) for part in first["loc"]]
     kinds = {"local", "central", "allreduce", "server", "uncoupled", "ensemble", "rmsprop", "adam"}
-    field = ".".join(name for name in names if name not in kinds) or "config"
-    more = f" (and {len(others)} more)" if others and first["type"] not in ("literal_error", "int_parsing") else ""
-    value = f" = {first['input']!r}" if not isinstance(first["input"], dict) else ""
-    return f"{field}{value}: {first['msg'].replace('Input should be', 'must be')}{more}"
+    field = ".".join(str(part) for part in first["loc"] if part not in kinds) or "config"
+    if first["type"] == "union_tag_invalid":
+        return f"{field} = {context['tag']!r}: must be {context['expected_tags'].replace(', ', ' or ')}"
+    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return f"{field}{value}: {first['msg'].replace('Input should be', 'must be')}"

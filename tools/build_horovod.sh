@@ -26,6 +26,8 @@ name = re.sub(r"[^\w.]+", "", re.split("[,\n]", library)[0])
 soabi = sysconfig.get_config_var("SOABI")
 parts = [Path(os.environ["SCRIPT"]).read_text(), soabi, *platform.libc_ver()]
 parts += [version("torch"), kind, library, os.environ.get("CXX", "")]
+# With a CUDA build of torch, Horovod's is for CUDA too where there is a toolkit.
+parts += [shutil.which("nvcc") or "", os.environ.get("CUDA_HOME", "")]
 parts += sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("HOROVOD_"))
 if kind == "system":
     parts += [compiler, subprocess.run([compiler, "-show"], capture_output=True, text=True).stdout]
@@ -54,7 +56,7 @@ jobs=${JOBS:-$(($(nproc) < 8 ? $(nproc) : 8))}
 # No cache and no ready-made wheel: pip does not know one torch or MPI from another.
 if ! CXX=$work/c++17 MAKEFLAGS=-j$jobs python -m pip --disable-pip-version-check wheel --verbose --no-cache-dir \
     --no-build-isolation --no-deps --no-binary horovod --wheel-dir "$work/wheel" "$release" >"$log" 2>&1; then
-    { grep -m 5 -iE '(^|[^a-z_])(error|fatal)' "$log" || tail -n 5 "$log"; } | cut -c 1-300 >&2
+    { grep -m 2 -A 3 -iE '(^|[^a-z_-])error( at|:)' "$log" || tail -n 5 "$log"; } | cut -c 1-300 >&2
     echo "build_horovod: $release was not built; the whole log is $log" >&2
     exit 1
 fi

@@ -8,6 +8,7 @@ record whose ``last`` is set; `drain` leaves nothing unmatched behind.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
@@ -17,8 +18,10 @@ from mpi4py import MPI
 
 from hpcddrl.comm.messages import Layout, R, Record
 from hpcddrl.comm.wait import Backoff
+from hpcddrl.types import RunError
 
 Comm = MPI.Comm
+PATIENCE_S = 120.0  # for silent ranks when a run ends
 
 
 class Tag(IntEnum):
@@ -183,16 +186,26 @@ def drain(*endings: Ending) -> None:
     """Receive until every source has said its last and everything sent has been taken, then close.
 
     All of a role's endings are drained together: its peers may need one channel emptied before they end another.
+
+    Raises:
+        RunError: nothing came for two minutes.
     """
     receivers = [pair for ending in endings for pair in ending.receivers]
     senders = [sender for ending in endings for sender in ending.senders]
-    backoff = Backoff()
+    backoff, quiet_since = Backoff(), time.monotonic()
     while any(receiver.open for receiver, _ in receivers) or not all(sender.idle for sender in senders):
+        if time.monotonic() - quiet_since > PATIENCE_S:
+            silent = sorted(set().union(*(receiver.open for receiver, _ in receivers)))
+            raise RunError(f"ranks {silent} did not come to their end within {PATIENCE_S:.0f} s: they hang")
         arrived = [(receiver, drop, slot) for receiver, drop in receivers for slot in receiver.poll()]
         for receiver, drop, slot in arrived:
             drop(slot.record)
             receiver.release(slot)
-        backoff.reset() if arrived else backoff.pause()
+        if arrived:
+            backoff.reset()
+            quiet_since = time.monotonic()
+        else:
+            backoff.pause()
     for receiver, _ in receivers:
         receiver.close()
 

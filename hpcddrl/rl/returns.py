@@ -49,7 +49,7 @@ def importance_ratios(
     one = torch.ones_like(log_pi) * valid
     if correction in ("none", "eps"):
         return Ratios(value=one, trace=trace_decay * one, policy=one)
-    ratio = torch.exp(log_pi - log_mu) * valid
+    ratio = torch.where(valid > 0, torch.exp(log_pi - log_mu), 0.0)  # not a product: 0 · ∞ is no number
     rho = ratio.clamp(max=rho_bar)
     if correction == "ratio":
         return Ratios(value=one, trace=trace_decay * one, policy=rho)

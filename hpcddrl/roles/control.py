@@ -1,116 +1,27 @@
-"""Each rank's counters, its periodic rows and status, and the one place that decides when the run ends."""
+"""Each rank's periodic rows and status, and the one place that decides when the run ends."""
 
 from __future__ import annotations
 
-import math
 import resource
 import signal
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain, ignore
 from hpcddrl.comm.failure import Signals
 from hpcddrl.comm.messages import Status, status_layout, stop_layout
-from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
+from hpcddrl.comm.placement import Place, Role, ranks_of
 from hpcddrl.config import Budget
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Array, Metrics, Step
+from hpcddrl.roles.counters import COUNTERS, EPISODES, Counters, View
+from hpcddrl.types import Array, Metrics
 
-EPISODES = 100  # over which returns are averaged, all ranks together
 POLL_S = 0.05  # between two looks at statuses and the order to stop
 REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
-
-
-@dataclass(kw_only=True)
-class Counters:
-    """What a rank has done; every number here goes to rank 0 with each status."""
-
-    frames: float = 0.0  # stepped here, environment frames
-    env_steps: float = 0.0
-    episodes: float = 0.0
-    predictions: float = 0.0
-    produced: float = 0.0
-    trained: float = 0.0
-    dropped: float = 0.0
-    updates: float = 0.0
-    return_mean: float = math.nan  # over this rank's share of the last 100 episodes
-    return_count: float = 0.0
-    return_best: float = -math.inf
-    lag_min: float = math.nan  # over the last interval
-    lag_mean: float = math.nan
-    lag_max: float = math.nan
-    idle: float = 0.0  # share of the last interval spent waiting
-    _skip: int = field(default=1, repr=False)
-    _window: deque[float] = field(default_factory=deque, repr=False)
-    _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
-
-    def vector(self) -> Array:
-        """Return the public numbers, in the order of `COUNTERS`."""
-        return np.array([getattr(self, name) for name in COUNTERS])
-
-    def stepped(self, step: Step) -> None:
-        """Count one step of all environments and the episodes that it ended."""
-        steps = int(np.count_nonzero(~step.first))
-        self.env_steps += steps
-        self.frames += steps * self._skip
-        for i in np.flatnonzero(step.episode_length):
-            value = float(step.episode_return[i])
-            self.episodes += 1
-            self._window.append(value)
-            self.return_best = max(self.return_best, value)
-            row = {"frames": self.frames, "return": value, "length": float(step.episode_length[i])}
-            self._finished.append(row)
-
-    def finished(self) -> list[dict[str, float]]:
-        """Return the episodes that ended since the last call, as rows, and bring the mean return up to date."""
-        rows, self._finished = self._finished, []
-        if self._window:
-            self.return_mean, self.return_count = float(np.mean(self._window)), float(len(self._window))
-        return rows
-
-
-COUNTERS = tuple(f.name for f in fields(Counters) if not f.name.startswith("_"))
-
-
-def counters_for(skip: int, steppers: int) -> Counters:
-    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes."""
-    return Counters(_skip=skip, _window=deque(maxlen=math.ceil(EPISODES / max(1, steppers))))
-
-
-class View(NamedTuple):
-    """What rank 0 knows of the whole job: one row of counters a rank."""
-
-    places: tuple[Place, ...]
-    seconds: float
-    counters: Array  # [ranks, len(COUNTERS)]
-
-    def column(self, name: str, role: Role | None = None) -> Array:
-        """Return one counter of every rank (of a role)."""
-        rows = [i for i, p in enumerate(self.places) if role is None or p.role is role]
-        return self.counters[rows, COUNTERS.index(name)]
-
-    def total(self, name: str) -> float:
-        """Return the sum of a counter over the ranks."""
-        return float(np.nansum(self.column(name)))
-
-    @property
-    def episodes_seen(self) -> float:
-        """Return how many of the last 100 episodes there are yet."""
-        return self.total("return_count")
-
-    @property
-    def return_mean(self) -> float:
-        """Return the mean return of the last 100 episodes, NaN if there are none."""
-        counts, means = self.column("return_count"), self.column("return_mean")
-        seen = counts > 0
-        return float(np.average(means[seen], weights=counts[seen])) if seen.any() else math.nan
 
 
 class Monitor:
@@ -142,7 +53,7 @@ class Monitor:
         self._counters = np.full((world.size, len(COUNTERS)), np.nan)
         self._statuses = Receiver(world, others, Tag.STATUS, status_layout(len(COUNTERS)), slots=2)
         self._orders = Sender(world, Tag.STOP, stop_layout(), 1, traffic)
-        self._ordered = [r for r in (*ranks_of(places, Role.SERVER), *leaders(places)) if r]
+        self._ordered = [r for r in (*ranks_of(places, Role.SERVER), *ranks_of(places, Role.LEARNER)) if r]
         self._start = time.monotonic()
         self.reason = ""
 
@@ -224,9 +135,10 @@ class Control:
         self.stop = False
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
         self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
-        hears = place.role is Role.SERVER or (place.role is Role.LEARNER and place.number == 0)
-        self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if monitor is None and hears else None
-        self._metrics: dict[str, dict[str, list[float]]] = {}
+        hears = place.role is not Role.ACTOR and monitor is None
+        self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if hears else None
+        self._learned: dict[str, list[float]] = {}
+        self._lags: list[float] = []
         self._started = time.perf_counter()
         self._previous = timing.totals()
         self._previous_cpu, self._previous_wait_cpu = time.process_time(), timing.wait_cpu_s
@@ -236,10 +148,9 @@ class Control:
 
     def learned(self, metrics: Metrics, lags: Array) -> None:
         """Note what one update has to tell; rows hold the mean over an interval."""
-        table = self._metrics.setdefault("learning", {})
         for name, value in metrics.items():
-            table.setdefault(name, []).append(value)
-        table.setdefault("lag", []).extend(float(lag) for lag in lags)
+            self._learned.setdefault(name, []).append(value)
+        self._lags.extend(float(lag) for lag in lags)
 
     def note(self, table: str, **row: float) -> None:
         """Append a row to a table of this rank's file."""
@@ -331,19 +242,17 @@ class Control:
                 self.log.append(f"traffic/{tag.name.lower()}", counts)
 
     def _learning_row(self) -> None:
-        table = self._metrics.pop("learning", None)
-        if not table:
-            return
         row = {
             name: float(max(values) if name.endswith("_max") else np.mean(values))
-            for name, values in table.items()
-            if name != "lag"
+            for name, values in self._learned.items()
         }
-        if lags := table.get("lag"):
-            c = self.counters
+        if self._lags:
+            c, lags = self.counters, self._lags
             c.lag_min, c.lag_mean, c.lag_max = min(lags), float(np.mean(lags)), max(lags)
             row |= {"lag_min": c.lag_min, "lag_mean": c.lag_mean, "lag_max": c.lag_max}
-        self.log.append("learning", row)
+        if row:
+            self.log.append("learning", row)
+        self._learned, self._lags = {}, []
 
 
 def resident_bytes() -> int:
@@ -358,13 +267,3 @@ def resident_bytes() -> int:
 def peak_resident_bytes() -> int:
     """Return the greatest resident memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def steppers(places: Sequence[Place]) -> list[int]:
-    """Return the world ranks that step environments: actors, or learners of groups that have none."""
-    with_actors = {p.group for p in places if p.role is Role.ACTOR}
-    return [
-        rank
-        for rank, p in enumerate(places)
-        if p.role is Role.ACTOR or (p.role is Role.LEARNER and p.group not in with_actors)
-    ]

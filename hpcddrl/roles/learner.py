@@ -31,7 +31,7 @@ class Learner:
         peers: the other groups.
         saver: of checkpoints.
         control: of this rank.
-        frames_per_sample: environment frames that the group trains on for each sample of this learner's batch.
+        frames_per_sample: environment frames that the group trains on for each step in this learner's batch.
         enough: says whether so many trained frames end a deterministic run.
     """
 
@@ -62,7 +62,9 @@ class Learner:
                 targets = self._peers.targets(batch)
                 metrics = self._algorithm.gradients(batch, targets)
             samples = int(batch.valid.sum())
-            new_frames = samples * self._frames_per_sample
+            new_frames = (
+                batch.valid.numel() * self._frames_per_sample
+            )  # the same each update: all groups end at one version
             frames += new_frames
             lags = np.maximum(0, weights.version - batch.versions)
             stop = control.stop or self._enough(frames)

@@ -10,7 +10,7 @@ import torch
 from hpcddrl.envs.frames import as_observation, stack
 from hpcddrl.envs.make import Environments
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.control import Counters
+from hpcddrl.roles.counters import Counters
 from hpcddrl.types import Act, Acted, Array, Batch, EnvSpec, Rollout
 
 

@@ -9,11 +9,11 @@ import torch
 
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
 from hpcddrl.comm.messages import GradientMessage, gradient_layout, weights_layout
-from hpcddrl.comm.wait import Backoff
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.updates import OptimizerStep
+from hpcddrl.roles.waiting import Waiting
 from hpcddrl.types import Weights
 
 
@@ -56,17 +56,16 @@ class Server:
         told: set[int] = set()
         early: dict[int, Slot[GradientMessage]] = {}
         turn = 0
-        backoff = Backoff(longest_s=1e-3)
+        pause = Waiting(control, meanwhile=lambda: None, longest_s=1e-3)
         while len(told) < len(self._learners):
             with timing(Phase.WAIT):
                 early |= {slot.source: slot for slot in self._gradients.poll()}
             ready = self._ready(early, turn)
             if not ready:
                 with timing(Phase.WAIT):
-                    backoff.pause()
-                control.tick()
+                    pause.pause()
                 continue
-            backoff.reset()
+            pause.reset()
             for learner in ready:
                 slot = early.pop(learner)
                 if not slot.record.last[0]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -11,13 +10,11 @@ import numpy as np
 
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic
 from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
-from hpcddrl.comm.wait import Backoff
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.rollouts import Batcher, Collector, RolloutWriter, transitions
-from hpcddrl.types import Act, Acted, Batch, EnvSpec, Rollout, RunError
-
-GRACE_S = 60.0  # without any data after the order to stop, before the run is given up as hung
+from hpcddrl.roles.waiting import Waiting
+from hpcddrl.types import Act, Acted, Batch, EnvSpec, Rollout
 
 
 class Source(Protocol):
@@ -47,29 +44,6 @@ class Inline:
     def end(self) -> Ending:
         """See `Source`: nobody else sends."""
         return Ending()
-
-
-class Waiting:
-    """Waits politely for data, doing what is due meanwhile, and gives up when a run that should stop gets none."""
-
-    def __init__(self, control: Control, meanwhile: Callable[[], None], longest_s: float) -> None:
-        self._control, self._meanwhile = control, meanwhile
-        self._backoff = Backoff(longest_s)
-        self._stop_since: float | None = None
-
-    def pause(self) -> None:
-        """Nothing arrived: sleep a little."""
-        self._meanwhile()
-        self._control.tick()
-        if self._control.stop:
-            self._stop_since = self._stop_since or time.monotonic()
-            if time.monotonic() - self._stop_since > GRACE_S:
-                raise RunError(f"told to stop, but no data came for {GRACE_S:.0f} s: an actor or environment hangs")
-        self._backoff.pause()
-
-    def reset(self) -> None:
-        """Something arrived."""
-        self._backoff.reset()
 
 
 class Queue:
@@ -201,7 +175,7 @@ class Central:
         self._actors = {rank: _Acted(spec, num_envs, layout) for rank in actors}
         self._waiting: list[int] = []  # for actions
         self._full: list[int] = []  # rollouts to learn from
-        self._resting = list(actors)  # to begin a rollout with the next weights
+        self._resting: list[int] = []  # to begin a rollout with the next weights
         self._pause = Waiting(control, meanwhile=lambda: None, longest_s=1e-3)
 
     def get(self, version: int) -> Batch:

@@ -23,7 +23,8 @@ from hpcddrl.networks.precision import choose_precision
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.actor import Actor, RemoteActor
-from hpcddrl.roles.control import Control, steppers
+from hpcddrl.roles.control import Control
+from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.peers import EnsemblePeers, NoPeers, Peers
 from hpcddrl.roles.publishing import Inbox, Publisher

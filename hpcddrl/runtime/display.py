@@ -17,7 +17,7 @@ from rich.table import Table
 
 from hpcddrl.comm.placement import Place, Role
 from hpcddrl.config import Budget
-from hpcddrl.roles.control import View
+from hpcddrl.roles.counters import View
 
 RATE_S = 30.0  # over which the printed rates are averaged
 

@@ -26,7 +26,8 @@ from hpcddrl.logs import checkpoint
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.control import Control, Monitor, View, counters_for, peak_resident_bytes, steppers
+from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
+from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import Rank, build
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.types import EnvSpec
@@ -210,7 +211,6 @@ def _sum_up(
     display: Display,
 ) -> int:
     """Gather every rank's final report, write `summary.json`, print the shares; return the exit code everywhere."""
-    control.counters.finished()
     report: dict[str, Any] = {
         "role": str(places[world.rank].role),
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},

@@ -1,0 +1,111 @@
+"""What each rank counts, and what rank 0 makes of all ranks' counters."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcddrl.comm.placement import Place, Role
+from hpcddrl.types import Array, Step
+
+EPISODES = 100  # over which returns are averaged, all ranks together
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What a rank has done; every number here goes to rank 0 with each status."""
+
+    frames: float = 0.0  # stepped here, environment frames
+    env_steps: float = 0.0
+    episodes: float = 0.0
+    predictions: float = 0.0
+    produced: float = 0.0
+    trained: float = 0.0
+    dropped: float = 0.0
+    updates: float = 0.0
+    return_mean: float = math.nan  # over this rank's share of the last 100 episodes
+    return_count: float = 0.0
+    return_best: float = -math.inf
+    lag_min: float = math.nan  # over the last interval
+    lag_mean: float = math.nan
+    lag_max: float = math.nan
+    idle: float = 0.0  # share of the last interval spent waiting
+    _skip: int = field(default=1, repr=False)
+    _window: deque[float] = field(default_factory=deque, repr=False)
+    _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
+
+    def vector(self) -> Array:
+        """Return the public numbers, up to now, in the order of `COUNTERS`."""
+        if self._window:
+            self.return_mean, self.return_count = float(np.mean(self._window)), float(len(self._window))
+        return np.array([getattr(self, name) for name in COUNTERS])
+
+    def stepped(self, step: Step) -> None:
+        """Count one step of all environments and the episodes that it ended."""
+        steps = int(np.count_nonzero(~step.first))
+        self.env_steps += steps
+        self.frames += steps * self._skip
+        for i in np.flatnonzero(step.episode_length):
+            value = float(step.episode_return[i])
+            self.episodes += 1
+            self._window.append(value)
+            self.return_best = max(self.return_best, value)
+            row = {"frames": self.frames, "return": value, "length": float(step.episode_length[i])}
+            self._finished.append(row)
+
+    def finished(self) -> list[dict[str, float]]:
+        """Return the episodes that ended since the last call, as rows."""
+        rows, self._finished = self._finished, []
+        return rows
+
+
+COUNTERS = tuple(f.name for f in fields(Counters) if not f.name.startswith("_"))
+
+
+def counters_for(skip: int, steppers: int) -> Counters:
+    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes."""
+    return Counters(_skip=skip, _window=deque(maxlen=math.ceil(EPISODES / max(1, steppers))))
+
+
+class View(NamedTuple):
+    """What rank 0 knows of the whole job: one row of counters a rank."""
+
+    places: tuple[Place, ...]
+    seconds: float
+    counters: Array  # [ranks, len(COUNTERS)]
+
+    def column(self, name: str, role: Role | None = None) -> Array:
+        """Return one counter of every rank (of a role)."""
+        rows = [i for i, p in enumerate(self.places) if role is None or p.role is role]
+        return self.counters[rows, COUNTERS.index(name)]
+
+    def total(self, name: str) -> float:
+        """Return the sum of a counter over the ranks."""
+        return float(np.nansum(self.column(name)))
+
+    @property
+    def episodes_seen(self) -> float:
+        """Return how many of the last 100 episodes there are yet."""
+        return self.total("return_count")
+
+    @property
+    def return_mean(self) -> float:
+        """Return the mean return of the last 100 episodes, NaN if there are none."""
+        counts, means = self.column("return_count"), self.column("return_mean")
+        seen = counts > 0
+        return float(np.average(means[seen], weights=counts[seen])) if seen.any() else math.nan
+
+
+def steppers(places: Sequence[Place]) -> list[int]:
+    """Return the world ranks that step environments: actors, or learners of groups that have none."""
+    with_actors = {p.group for p in places if p.role is Role.ACTOR}
+    return [
+        rank
+        for rank, p in enumerate(places)
+        if p.role is Role.ACTOR or (p.role is Role.LEARNER and p.group not in with_actors)
+    ]
