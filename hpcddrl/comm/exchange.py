@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, ignore
-from hpcddrl.comm.messages import weights_layout
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
+from hpcddrl.comm.messages import WeightsMessage, weights_layout
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.types import Array, Weights
 
@@ -30,6 +31,7 @@ class Exchange:
         self._peers = list(peers)
         self._sender = Sender(comm, Tag.EXCHANGE, layout, len(self._peers) + 1, traffic)
         self._receiver = Receiver(comm, peers, Tag.EXCHANGE, layout, slots=2)
+        self._early: dict[int, deque[Slot[WeightsMessage]]] = {peer: deque() for peer in peers}
         self.skipped = 0
 
     def post(self, weights: Weights) -> None:
@@ -48,26 +50,38 @@ class Exchange:
     def take(self, use: Callable[[int, int, Array], None]) -> None:
         """Call ``use`` with rank, version and flat [P] of each set of weights that has arrived, oldest first."""
         for slot in self._receiver.poll():
-            if not slot.record.last[0]:
-                use(slot.source, int(slot.record.version[0]), slot.record.flat)
-            self._receiver.release(slot)
+            self._hand_over(slot, use)
 
     def take_all(self, use: Callable[[int, int, Array], None]) -> None:
-        """Wait for one set of weights from every peer and `take` them: for deterministic runs."""
+        """Take exactly one set of weights from every peer that still sends, waiting for it: for deterministic runs.
+
+        What a faster peer has sent already for the next round is kept until then.
+        """
         missing = set(self._peers)
 
-        def note(rank: int, version: int, flat: Array) -> None:
-            missing.discard(rank)
-            use(rank, version, flat)
-
         def all_here() -> bool:
-            self.take(note)
+            for slot in self._receiver.poll():
+                self._early[slot.source].append(slot)
+            for peer in sorted(missing):
+                if self._early[peer]:
+                    self._hand_over(self._early[peer].popleft(), use)
+                elif peer in self._receiver.open:
+                    continue
+                missing.discard(peer)
             return not missing
 
         wait_until(all_here)
         wait_until(lambda: self._sender.idle)
 
+    def _hand_over(self, slot: Slot[WeightsMessage], use: Callable[[int, int, Array], None]) -> None:
+        if not slot.record.last[0]:
+            use(slot.source, int(slot.record.version[0]), slot.record.flat)
+        self._receiver.release(slot)
+
     def end(self) -> Ending:
         """Say the last to every peer; return what is still to come."""
+        for early in self._early.values():
+            while early:
+                self._receiver.release(early.popleft())
         self._sender.say_last(self._peers)
         return Ending(((self._receiver, ignore),), (self._sender,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
 from hpcddrl.comm.placement import Place
@@ -52,6 +54,19 @@ def abort_on_exception(rank: int, place: Place | None) -> None:
 
     sys.excepthook = hook
     threading.excepthook = lambda args: hook(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+@contextlib.contextmanager
+def fatal_errors() -> Iterator[None]:
+    """Inside, every exception ends the job as an uncaught one does.
+
+    A ValueError is no longer the user's mistake here, which all ranks would find alike: the others would wait for ever.
+    """
+    try:
+        yield
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        raise
 
 
 def abort(code: int) -> None:

@@ -34,8 +34,10 @@ class RankLog:
     def __init__(self, path: Path, attributes: Mapping[str, object]) -> None:
         self.path = path
         self._rows: dict[str, list[Mapping[str, float]]] = defaultdict(list)
-        with h5py.File(path, "w") as file:
+        self._new = path.with_suffix(".h5.new")
+        with h5py.File(self._new, "w") as file:
             file.attrs.update(attributes)
+        os.replace(self._new, path)
 
     def append(self, table: str, row: Mapping[str, float]) -> None:
         """Add a row to a table; a column that a later row lacks is NaN there, one that it adds was NaN before."""
@@ -43,12 +45,11 @@ class RankLog:
 
     def flush(self) -> None:
         """Write what was appended."""
-        copy = self.path.with_suffix(".h5.new")
-        shutil.copyfile(self.path, copy)
-        with h5py.File(copy, "r+") as file:
+        shutil.copyfile(self.path, self._new)
+        with h5py.File(self._new, "r+") as file:
             for table, rows in self._rows.items():
                 _append(file, table, rows)
-        os.replace(copy, self.path)
+        os.replace(self._new, self.path)
         self._rows.clear()
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ class PolicyValueNetwork(nn.Module):
     def __init__(self, spec: EnvSpec, torso_name: str, width: float, seed: int, precision: Precision) -> None:
         super().__init__()
         self.precision = precision
-        self._scale = 1 / 255 if spec.is_image else 1.0
+        self._scale = 1 / 255 if spec.frame_dtype == np.uint8 else 1.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.torso = torso(torso_name, spec.observation_shape, width)

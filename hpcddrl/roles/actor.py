@@ -17,9 +17,6 @@ from hpcddrl.roles.publishing import FIXED_LAG, Inbox
 from hpcddrl.roles.rollouts import Collector, transitions
 from hpcddrl.types import Rollout, Step
 
-AHEAD = 2  # env steps before a rollout's end at which newer weights are asked for
-
-
 class Actor:
     """Collects rollouts with its copy of the weights and deals them to its group's learners in turn.
 
@@ -53,8 +50,8 @@ class Actor:
     ) -> None:
         self._collector, self._inbox, self._control = collector, inbox, control
         self._learners, self._order, self._per_batch, self._exact = list(learners), order, per_batch, exact
-        self._sender = Sender(world, Tag.ROLLOUT, layout, 2, traffic)
-        self._ask_at = max(0, unroll_length - AHEAD)
+        self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
+        self._ask_at = unroll_length // 2  # early enough for an answer between two of the learner's updates
 
     def run(self) -> None:
         """Collect and send until the learner has said its last."""

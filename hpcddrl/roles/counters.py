@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcddrl.comm.placement import Place, Role
+from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
 from hpcddrl.types import Array, Step
 
 EPISODES = 100  # over which returns are averaged, all ranks together
@@ -87,6 +87,12 @@ class View(NamedTuple):
     def total(self, name: str) -> float:
         """Return the sum of a counter over the ranks."""
         return float(np.nansum(self.column(name)))
+
+    @property
+    def updates(self) -> float:
+        """Return the optimizer's steps: the servers', else the groups', each taken by all its learners together."""
+        owners = ranks_of(self.places, Role.SERVER) or leaders(self.places)
+        return float(np.nansum(self.counters[owners, COUNTERS.index("updates")]))
 
     @property
     def episodes_seen(self) -> float:

@@ -62,9 +62,7 @@ class Learner:
                 targets = self._peers.targets(batch)
                 metrics = self._algorithm.gradients(batch, targets)
             samples = int(batch.valid.sum())
-            new_frames = (
-                batch.valid.numel() * self._frames_per_sample
-            )  # the same each update: all groups end at one version
+            new_frames = batch.valid.numel() * self._frames_per_sample  # resets too: the same in every group
             frames += new_frames
             lags = np.maximum(0, weights.version - batch.versions)
             stop = control.stop or self._enough(frames)

@@ -87,8 +87,9 @@ class EnsemblePeers:
         known = [rank for rank in self._ranks if self._versions[rank] >= 0]
         if not known or self._config.beta == 0:
             return None
-        every = self._config.evaluate_every
-        rows = slice(self._version % every, batch.observation.shape[1] - 1, every)
+        steps = batch.observation.shape[1] - 1
+        every = min(self._config.evaluate_every, steps)  # a short rollout has one such step at least
+        rows = slice(self._version % every, steps, every)
         observation = batch.observation[:, rows]
         rollouts, _, envs = observation.shape[:3]
         flat = observation.flatten(0, 2)

@@ -54,7 +54,7 @@ class Publisher:
         with self._timing(Phase.PUBLISH):
             self._weights = weights
             keep = FIXED_LAG if self._exact else 0
-            for version in [v for v in self._kept if v < weights.version - keep or (not self._exact)]:
+            for version in [v for v in self._kept if v < weights.version - keep]:
                 self._sender.release(self._kept.pop(version))
             if self._exact:
                 self._keep()

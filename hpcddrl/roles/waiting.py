@@ -33,3 +33,4 @@ class Waiting:
     def reset(self) -> None:
         """Something arrived."""
         self._backoff.reset()
+        self._stop_since = None

@@ -97,13 +97,14 @@ def _network(rank: Rank, group: int) -> PolicyValueNetwork:
 
 def _with_precision(rank: Rank, network: PolicyValueNetwork, batch: int, trains: bool) -> PolicyValueNetwork:
     wanted = rank.config.precision
-    if rank.config.deterministic and wanted == "auto":
-        wanted = "fp32"  # a choice by the clock is not repeatable
-    network.precision, rates = choose_precision(network, rank.spec, wanted, batch, trains)
+    if rank.config.deterministic:  # a choice by the clock is not repeatable
+        network.precision, rates = Precision("bf16" if wanted == "bf16" else "fp32"), dict[str, float]()
+    else:
+        network.precision, rates = choose_precision(network, rank.spec, wanted, batch, trains)
     table = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
     chosen = f"{network.precision.name}{' channels-last' if network.precision.channels_last else ''}"
     rank.say(
-        f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'vectors'})"
+        f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'not timed'})"
     )
     return network
 

@@ -65,7 +65,7 @@ class Display:
             f"[{bar(done)} {done:4.0%}, ETA {clock(left)}] [Time {clock(view.seconds)}] "
             f"[Frames {si(frames)}, {si(fps)}/s] [PPS {si(pps)} TPS {si(tps)}] "
             f"[Episodes {view.total('episodes'):.0f}, {returns}] [Lag {_lags(view)}] "
-            f"[Updates {si(view.total('updates'))}] [Idle {idle or '-'}]"
+            f"[Updates {si(view.updates)}] [Idle {idle or '-'}]"
         )
 
     def shares(self, ranks: list[dict[str, Any]]) -> None:

@@ -17,8 +17,8 @@ from mpi4py import MPI
 
 from hpcddrl.comm.allreduce import require
 from hpcddrl.comm.channel import Traffic
-from hpcddrl.comm.failure import Signals, abort_on_exception
-from hpcddrl.comm.placement import Place, Role, fit, place, split
+from hpcddrl.comm.failure import Signals, abort_on_exception, fatal_errors
+from hpcddrl.comm.placement import Place, fit, place, split
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.config import AllReduce, Config
 from hpcddrl.envs.make import probe
@@ -26,6 +26,7 @@ from hpcddrl.logs import checkpoint
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.torsos import torso
 from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
 from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import Rank, build
@@ -46,57 +47,59 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     """
     world = MPI.COMM_WORLD
     signals, timing = Signals(), Timing()
+    abort_on_exception(world.rank, None)
     config, spec = agree(world, lambda: _checked(config, world.size))
     places = place(config.topology)
     me = places[world.rank]
     abort_on_exception(world.rank, me)
     path, segment, frames_before = agree(world, lambda: _directory(world, config, out, resume))
-    run = RunDirectory(path)
-    hosts = world.allgather(socket.gethostname())
-    threads = _use_threads(world, hosts, spec)
+    with fatal_errors():
+        run = RunDirectory(path)
+        hosts = world.allgather(socket.gethostname())
+        threads = _use_threads(world, hosts, spec)
 
-    display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
-    display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
-    display.say(_budget_line(config, frames_before))
-    display.placement(places, hosts)
+        display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
+        display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
+        display.say(_budget_line(config, frames_before))
+        display.placement(places, hosts)
 
-    traffic, counters = Traffic(), counters_for(spec.frame_skip, len(steppers(places)))
-    attributes = rank_attributes(
-        config,
-        role=str(me.role),
-        group=-1 if me.group is None else me.group,
-        world_rank=world.rank,
-        world_size=world.size,
-    )
-    log = RankLog(run.rank_file(segment, world.rank), attributes)
-    comms = split(world, places)
-    monitor = None
-    if world.rank == 0:
-        monitor = Monitor(
-            comms.world, places, config.budget, config.deterministic, frames_before, display.show, traffic
+        traffic, counters = Traffic(), counters_for(spec.frame_skip, len(steppers(places)))
+        attributes = rank_attributes(
+            config,
+            role=str(me.role),
+            group=-1 if me.group is None else me.group,
+            world_rank=world.rank,
+            world_size=world.size,
         )
-    control = Control(comms.world, me, monitor, timing, counters, log, signals, config.logging.interval_s, traffic)
-    lines: list[str] = []
-    rank = Rank(
-        config=config,
-        spec=spec,
-        comms=comms,
-        places=places,
-        control=control,
-        traffic=traffic,
-        run=run,
-        resumed=resume,
-        threads=threads,
-        say=lines.append,
-    )
-    loop = build(rank)
-    for line in _said_once(world, me, lines):
-        display.say(line)
-    loop()
-    control.close()
-    _part(comms.world, timing)
-    log.flush()
-    return _sum_up(world, run, config, places, monitor, control, display)
+        log = RankLog(run.rank_file(segment, world.rank), attributes)
+        comms = split(world, places)
+        monitor = None
+        if world.rank == 0:
+            monitor = Monitor(
+                comms.world, places, config.budget, config.deterministic, frames_before, display.show, traffic
+            )
+        control = Control(comms.world, me, monitor, timing, counters, log, signals, config.logging.interval_s, traffic)
+        lines: list[str] = []
+        rank = Rank(
+            config=config,
+            spec=spec,
+            comms=comms,
+            places=places,
+            control=control,
+            traffic=traffic,
+            run=run,
+            resumed=resume,
+            threads=threads,
+            say=lines.append,
+        )
+        loop = build(rank)
+        for line in _said_once(world, me, lines):
+            display.say(line)
+        loop()
+        control.close()
+        _part(comms.world, timing)
+        log.flush()
+        return _sum_up(world, run, config, places, monitor, control, display)
 
 
 def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
@@ -118,11 +121,13 @@ def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
 
 
 def _checked(config: Config, ranks: int) -> tuple[Config, EnvSpec]:
-    """Fit the layout and look at the environment; pure but for making one environment."""
+    """Fit the layout, look at the environment and whether the network can; pure but for making one of each."""
     fitted = replace(config, topology=fit(config.topology, ranks))
     if isinstance(fitted.update, AllReduce) and fitted.topology.learners_per_group > 1:
         require(fitted.update.backend)
-    return fitted, probe(fitted.env)
+    spec = probe(fitted.env)
+    torso(fitted.network.torso, spec.observation_shape, fitted.network.width)
+    return fitted, spec
 
 
 def _directory(world: MPI.Comm, config: Config, out: Path | None, resume: bool) -> tuple[Path, int, float]:
@@ -241,7 +246,6 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         }
 
     seconds = view.seconds
-    owner = Role.SERVER if config.topology.servers else Role.LEARNER
     lags = view.column("lag_mean")
     return {
         "recipe": config.recipe,
@@ -250,7 +254,7 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         "ranks": len(view.places),
         "frames": view.total("frames"),
         "env_steps": view.total("env_steps"),
-        "updates": float(view.column("updates", owner).sum()),
+        "updates": view.updates,
         "episodes": view.total("episodes"),
         "wall_s": seconds,
         "env_steps_per_s": view.total("env_steps") / seconds,

@@ -51,7 +51,10 @@ train() {
 # Make sure that this is a job; a dry run anywhere else takes its size from the script's header.
 need_job() {
     if [ -n "${SLURM_JOB_ID:-}" ]; then
-        : "${SLURM_NTASKS:?the job must name its number of tasks: sbatch --ntasks=N}"
+        [ -n "${SLURM_NTASKS:-}" ] || die "the job does not say of how many tasks it is: sbatch --ntasks=N"
+        local room=$((${SLURM_NTASKS_PER_NODE:-0} * ${SLURM_JOB_NUM_NODES:-0}))
+        [ "$room" -le "$SLURM_NTASKS" ] ||
+            say "$SLURM_JOB_NUM_NODES nodes with room for $room: --ntasks-per-node=N with a smaller N fills them evenly"
     elif [ -n "${DRY_RUN:-}" ]; then
         SLURM_JOB_ID=JOBID SLURM_JOB_NAME=$(header job-name) SLURM_NTASKS=$(header ntasks)
         SLURM_CPUS_PER_TASK=$(header cpus-per-task)
@@ -87,7 +90,7 @@ choose_launcher() {
             launcher+=(--cpus-per-task="$cpus") # since Slurm 22.05 srun does not take it from sbatch
             [ "$OVERSUBSCRIBE" != yes ] || launcher+=(--overcommit --cpu-bind=none)
             # Open MPI from PyPI does not know where it was installed, and has no munge.
-            [ ! -x "$VENV/bin/prterun" ] || environment+=("OPAL_PREFIX=$VENV" PMIX_MCA_psec=native)
+            [ -z "$VENV" ] || [ ! -x "$VENV/bin/prterun" ] || environment+=("OPAL_PREFIX=$VENV" PMIX_MCA_psec=native)
             ;;
         mpiexec) launcher=(mpiexec -n "$SLURM_NTASKS") ;;
         *) die "LAUNCHER=$LAUNCHER: not one of mpirun, srun-pmix, srun-pmi2, mpiexec (see env.sh)" ;;

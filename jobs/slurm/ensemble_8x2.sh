@@ -3,8 +3,10 @@
 #
 #   sbatch jobs/slurm/ensemble_8x2.sh                                        as it stands
 #   sbatch jobs/slurm/ensemble_8x2.sh --env ALE/Breakout-v5 --frames 4e6     with any options of `hpcddrl run`
-#   sbatch --nodes=4 --ntasks-per-node=4 --time=30 jobs/slurm/ensemble_8x2.sh    with other resources
+#   sbatch --nodes=4 --ntasks-per-node=4 --time=30 jobs/slurm/ensemble_8x2.sh    on other resources
 #   jobs/slurm/ensemble_8x2.sh --dry-run                                     print the command, start nothing
+#
+# --ntasks-per-node spreads the ranks evenly, 15 and 1 are possible without; with other nodes give it again.
 #
 #SBATCH --job-name=ensemble_8x2
 #SBATCH --nodes=2
@@ -20,6 +22,7 @@
 # Slurm runs a copy of this file, so it is Slurm that knows where common.sh is.
 here=$(dirname "$0")
 [ -e "$here/common.sh" ] || here=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\([^ ]*\)/.*|\1|p')
+[ -e "$here/common.sh" ] || here=$SLURM_SUBMIT_DIR/$here
 # shellcheck source=jobs/slurm/common.sh
 . "$here/common.sh" || exit 2
 

@@ -31,6 +31,6 @@
 # --- Restarts: how often one job may be requeued, whatever for (time limit, lost node, preemption).
 : "${MAX_RESTARTS:=10}"
 
-# --- Account and partition: sbatch reads them before any script runs. Put this into ~/.bashrc, or source this file before
-# sbatch, or name them each time (sbatch --account=... --partition=...).
+# --- Account and partition: sbatch reads them before any script runs. Put this into ~/.bashrc, or source this file
+# before sbatch, or name them each time (sbatch --account=... --partition=...).
 # export SBATCH_ACCOUNT=my_project SBATCH_PARTITION=cpu

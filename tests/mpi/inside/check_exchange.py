@@ -64,8 +64,8 @@ class Peers:
             others.Barrier()  # the lookers are through before the silent one does anything
             others.Free()
         if comm.size > 1 and comm.rank != silent:
-            # two lie in the silent one's buffers, one is on its way, the rest were passed over
-            assert exchange.skipped == 10 - 3
+            # at most two lie in the silent one's buffers and one is on its way; the rest were passed over
+            assert 10 - 3 <= exchange.skipped < 10
         comm.Barrier()
         drain(exchange.end())
 
@@ -77,7 +77,9 @@ class Peers:
             if dice.random() < 0.3:
                 time.sleep(dice.random() * 0.01)
             exchange.post(weights(comm.rank, version))
-            exchange.take_all(lambda rank, version, flat, taken=taken: taken.setdefault(rank, []).append((version, flat[0])))
+            exchange.take_all(
+                lambda rank, version, flat, taken=taken: taken.setdefault(rank, []).append((version, flat[0]))
+            )
             assert taken == {
                 r: [(version, np.float32(r * 1000.0 + version))] for r in range(comm.size) if r != comm.rank
             }

@@ -4,6 +4,7 @@ Rank 0 shows progress. A rank on which a check fails says so on stderr and ends 
 it; a check that takes too long is such a failure, and shows where each rank stands.
 """
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -49,7 +50,8 @@ class OnEveryRank:
             end_job(f"{report.nodeid} cannot be collected", report.longreprtext)
 
 
-if WORLD.rank:
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-options = ["-s", "-p", "no:cacheprovider", "-o", "python_files=check_*.py", "-o", "timeout=0", "-v", "--no-header"]
-sys.exit(pytest.main([str(Path(__file__).parent), *options, *sys.argv[1:]], [OnEveryRank()]))
+sys.path.insert(0, str(Path(__file__).parents[3]))  # where the package is not installed
+options = ["-s", "-p", "no:cacheprovider", "-o", "python_files=check_*.py", "-o", "timeout=0", "-v", "--color=no"]
+with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if WORLD.rank else sys.stdout):
+    code = pytest.main([str(Path(__file__).parent), *options, *sys.argv[1:]], [OnEveryRank()])
+sys.exit(code)

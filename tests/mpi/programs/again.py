@@ -1,0 +1,11 @@
+"""Run the job that a config.json describes, in a new directory: again.py CONFIG OUT."""
+
+import json
+import sys
+from pathlib import Path
+
+from hpcddrl.config import load
+from hpcddrl.runtime.job import run_job
+
+config, out = map(Path, sys.argv[1:])
+sys.exit(run_job(load(json.loads(config.read_text())), out, resume=False))

@@ -1,0 +1,349 @@
+"""Every recipe from start to end in a few seconds, and what it leaves behind."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+from launch import ROOT, Finished, hpcddrl, read_json, settings
+
+from hpcddrl.config import load
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.schema import COLUMNS, SCHEMA
+from hpcddrl.logs.timing import Phase
+
+pytestmark = pytest.mark.mpi
+
+CATCH, PONG = "hpcddrl/Catch-v0", "ALE/Pong-v5"
+DEFAULT = "group_ensemble"
+
+
+class Case(NamedTuple):
+    recipe: str
+    ranks: int
+    env: str = CATCH
+    options: tuple[str, ...] = ()
+    named: bool = True  # else as `python -m hpcddrl` without a word: the default recipe and environment
+
+    @property
+    def budget(self) -> tuple[str, int]:
+        """What ends it: coupled groups after so much that they have met, the others after some seconds."""
+        if self.recipe == DEFAULT and self.env == CATCH and self.ranks > 2:
+            return "frames", 20_000
+        return "seconds", 3 + self.ranks // 2  # more ranks start later, and the clock runs then too
+
+    def __str__(self) -> str:
+        return f"{self.recipe}-{self.ranks}-{self.env.split('/')[-1].split('-')[0].lower()}"
+
+
+TWO_LEARNERS = settings(topology__groups=2, topology__learners_per_group=2, update__backend="horovod")
+CASES = [
+    Case("group_ensemble", 2),
+    Case("group_ensemble", 4),
+    Case("group_ensemble", 6, options=tuple(TWO_LEARNERS)),
+    Case("impala", 1),
+    Case("impala", 4),
+    Case("a3c", 2),
+    Case("a3c", 4),
+    Case("paac", 1),
+    Case("paac", 5),
+    Case("paac", 1, "CartPole-v1"),
+    Case("impala", 3, "Pendulum-v1"),
+    Case(DEFAULT, 4, PONG, options=tuple(settings(env__num_envs=2)), named=False),
+]
+
+
+class Run:
+    """One finished run."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case, self.path = case, folder / "run"
+        named = ["run", case.recipe, "--env", case.env] if case.named else []
+        often = settings(logging__interval_s=1, **({"coupling.exchange_every": 5} if case.recipe == DEFAULT else {}))
+        arguments = [*named, f"--{case.budget[0]}", str(case.budget[1]), "--out", self.path, *often, *case.options]
+        self.job: Finished = hpcddrl(case.ranks, *arguments, cwd=folder)
+        assert self.job.rc == 0, self.job.text
+        self.summary = read_json(self.path / "summary.json")
+        self.config = load(read_json(self.path / "config.json"))
+        self.files = [h5py.File(self.path / f"segments/0001/rank-{rank:04d}.h5", "r") for rank in range(case.ranks)]
+
+    def close(self) -> None:
+        for file in self.files:
+            file.close()
+
+    def of_role(self, role: str) -> list[h5py.File]:
+        return [file for file in self.files if file.attrs["role"] == role]
+
+    @property
+    def steppers(self) -> list[h5py.File]:
+        return self.of_role("actor") or self.of_role("learner")
+
+    @property
+    def groups(self) -> list[int]:
+        return sorted({int(file.attrs["group"]) for file in self.files} - {-1})
+
+    @property
+    def learners_per_group(self) -> int:
+        return len(self.of_role("learner")) // len(self.groups)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def run(request, tmp_path_factory):
+    made = Run(request.param, tmp_path_factory.mktemp("smoke"))
+    yield made
+    made.close()
+
+
+def test_it_says_where_it_runs_how_it_goes_and_how_it_ended(run):
+    out = run.job.stdout
+    assert f"hpcddrl {run.case.recipe} on {run.case.env}, {run.case.ranks} ranks" in out
+    assert f"ended by {run.case.budget[0]}" in out
+    assert "[Time " in out
+    assert "Share of wall time" in out
+    assert "Traceback" not in run.job.stderr
+    log = (run.path / "run.log").read_text()
+    for line in log.splitlines():
+        assert line.rstrip() in out
+
+
+def test_every_file_of_a_rank_is_whole(run):
+    for rank, file in enumerate(run.files):
+        wanted = {"timing", "progress", "waiting"}
+        wanted |= {"learning"} if file.attrs["role"] in ("learner", "server") else set()
+        assert wanted <= set(file), f"rank {rank} has {sorted(file)}"
+        for name, group in file.items():
+            tables = group.values() if name == "traffic" else [group]
+            for table in tables:
+                assert len({len(column) for column in table.values()}) == 1, f"rank {rank} /{name}: ragged"
+        assert len(file["timing/wall"]) >= 2
+        assert {f"timing/{phase}" for phase in Phase} <= {f"timing/{name}" for name in file["timing"]}
+        assert not list(run.path.glob("**/*.new"))
+    assert len(list((run.path / "segments/0001").iterdir())) == run.case.ranks
+
+
+def test_the_phases_of_every_row_sum_to_its_wall_time(run):
+    for rank, file in enumerate(run.files):
+        wall = file["timing/wall"][:]
+        phases = np.stack([file[f"timing/{phase}"][:] for phase in Phase])
+        assert (phases >= 0).all(), f"rank {rank}"
+        np.testing.assert_allclose(phases.sum(0), wall, rtol=0.01, err_msg=f"rank {rank}")
+        assert (file["timing/cpu"][:] >= 0).all()
+        assert (file["waiting/cpu"][:] <= file["timing/cpu"][:] + 0.05).all()
+
+
+def test_the_rows_cover_the_whole_run(run):
+    wall_s = run.summary["wall_s"]
+    if run.case.budget[0] == "seconds":
+        assert wall_s >= run.case.budget[1]
+    for rank, file in enumerate(run.files):
+        total, last = file["timing/wall"][:].sum(), file["progress/time"][-1]
+        assert total == pytest.approx(last, abs=0.1), f"rank {rank}"
+        assert total == pytest.approx(wall_s, rel=0.05, abs=1.5), f"rank {rank}"  # ranks part one after another
+        time = file["progress/time"][:]
+        assert (np.diff(time) > 0).all(), f"rank {rank}"
+
+
+def test_counters_only_rise(run):
+    for rank, file in enumerate(run.files):
+        for name in ("frames", "env_steps", "episodes", "trained", "produced", "dropped", "updates", "predictions"):
+            assert (np.diff(file[f"progress/{name}"][:]) >= 0).all(), f"rank {rank} {name}"
+    assert run.summary["updates"] > 0
+
+
+def test_no_data_are_from_the_future_and_on_policy_recipes_are_on_policy(run):
+    for file in run.of_role("learner"):
+        learning = file["learning"]
+        least, mean, most = (learning[f"lag_{name}"][:] for name in ("min", "mean", "max"))
+        seen = ~np.isnan(mean)
+        assert seen.any()
+        assert (least[seen] >= 0).all()
+        assert (least[seen] <= mean[seen]).all()
+        assert (mean[seen] <= most[seen]).all()
+        if run.case.recipe in ("paac", "a3c"):  # a3c: against its own copy
+            assert (most[seen] == 0).all()
+    for file in run.of_role("server"):
+        assert (file["learning/staleness_mean"][:] >= 0).all()
+        learners = len(run.of_role("learner"))
+        if learners == 1:
+            assert (file["learning/staleness_max"][:] == 0).all()
+
+
+def test_every_transition_is_trained_on_or_counted_as_dropped(run):
+    counts = run.summary["transitions"]
+    assert counts["produced"] > 0
+    assert counts["trained"] > 0
+    assert counts["produced"] == counts["trained"] + counts["dropped"]
+    for name, count in counts.items():
+        assert sum(file[f"progress/{name}"][-1] for file in run.files) == count
+    steps = sum(file["progress/env_steps"][-1] for file in run.files)
+    # an actor that is told to stop may have begun a rollout that it does not send
+    unroll, envs = run.config.algorithm.unroll_length, run.config.env.num_envs
+    assert 0 <= steps - counts["produced"] <= unroll * envs * len(run.steppers)
+
+
+def test_frames_are_env_steps_times_the_frame_skip(run):
+    skip = 4 if run.case.env == PONG else 1
+    for file in run.files:
+        assert (file["progress/frames"][:] == skip * file["progress/env_steps"][:]).all()
+    assert run.summary["frames"] == skip * run.summary["env_steps"]
+
+
+def test_episodes_are_those_of_the_environment(run):
+    rows = [file["episodes"] for file in run.steppers if "episodes" in file]
+    assert sum(len(table["return"]) for table in rows) == run.summary["episodes"]
+    for table in rows:
+        assert (np.diff(table["frames"][:]) >= 0).all()
+        if run.case.env == CATCH:
+            assert set(table["return"][:]) <= {-1.0, 1.0}
+            assert set(table["length"][:]) == {13.0}
+        if run.case.env == "Pendulum-v1":
+            assert set(table["length"][:]) == {200.0}
+            assert (table["return"][:] < 0).all()
+        if run.case.env == "CartPole-v1":
+            assert (table["return"][:] == table["length"][:]).all()
+
+
+def test_losses_are_finite_and_weights_are_saved(run):
+    for file in run.of_role("learner"):
+        for name in ("loss", "policy_loss", "value_loss", "entropy", "grad_norm"):
+            values = file[f"learning/{name}"][:]
+            assert np.isfinite(values).all(), name
+    owners = ["server-0000"] if run.of_role("server") else [f"group-{g:04d}" for g in run.groups]
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == owners
+    for owner in owners:
+        state = checkpoint.newest(run.path / "checkpoints" / owner)
+        assert state is not None
+        assert all(tensor.isfinite().all() for tensor in state.network.values())
+    versions = [checkpoint.newest(run.path / "checkpoints" / owner).version for owner in owners]
+    assert run.summary["updates"] == sum(versions), "an update of several learners together is one update"
+
+
+def test_one_file_opens_the_whole_run(run):
+    with h5py.File(run.path / "run.h5", "r") as whole:
+        ranks = [f"{rank:04d}" for rank in range(run.case.ranks)]
+        assert whole.attrs["schema"] == SCHEMA
+        assert list(whole["segments"]) == ["0001"]
+        assert list(whole["ranks"]) == list(whole["segments/0001/ranks"]) == ranks
+        for rank, name in enumerate(ranks):
+            for path in (f"ranks/{name}", f"segments/0001/ranks/{name}"):
+                assert whole[path].attrs["world_rank"] == rank
+                np.testing.assert_array_equal(whole[f"{path}/timing/wall"][:], run.files[rank]["timing/wall"][:])
+
+
+def test_a_moved_run_opens_too(run, tmp_path):
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(run.path, target_is_directory=True)
+    with h5py.File(moved / "run.h5", "r") as whole:
+        assert len(whole["ranks/0000/timing/wall"]) >= 2
+
+
+def test_every_dataset_has_its_unit_and_meaning(run):
+    for file in run.files:
+        found: list[str] = []
+        file.visititems(lambda name, item, found=found: found.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert found
+        for name in found:
+            assert (file[name].attrs["unit"], file[name].attrs["meaning"]) == COLUMNS[name]
+            assert file[name].attrs["meaning"]
+
+
+def test_every_file_says_where_it_comes_from(run):
+    config = read_json(run.path / "config.json")
+    for rank, file in enumerate(run.files):
+        attributes = dict(file.attrs)
+        assert attributes["schema"] == SCHEMA
+        assert attributes["recipe"] == run.case.recipe
+        assert json.loads(attributes["config"]) == config
+        assert (attributes["world_rank"], attributes["world_size"]) == (rank, run.case.ranks)
+        assert attributes["role"] in ("server", "learner", "actor")
+        assert attributes["group"] == -1 if attributes["role"] == "server" else attributes["group"] >= 0
+        assert attributes["started"].endswith("+00:00")
+        assert {"git_commit", "git_dirty", "host", "slurm_job_id"} <= set(attributes)
+        if (ROOT / ".git").exists():
+            assert len(attributes["git_commit"]) == 40
+        versions = json.loads(attributes["versions"])
+        assert {"python", "numpy", "torch", "mpi4py", "horovod", "ale_py"} <= set(versions)
+        assert all(versions.values())
+
+
+def test_the_configuration_reads_back_as_it_was_resolved(run):
+    config = load(read_json(run.path / "config.json"))
+    assert config.recipe == run.case.recipe
+    assert config.env.id == run.case.env
+    assert config.topology.groups is not None, "the layout is the one that ran"
+    assert config.topology.actors_per_group is not None
+    ranks = config.topology.servers + config.topology.groups * (
+        config.topology.learners_per_group + config.topology.actors_per_group
+    )
+    assert ranks == run.case.ranks
+    budget = {"frames": config.budget.frames, "seconds": config.budget.seconds}
+    assert budget == {"frames": None, "seconds": None} | dict([run.case.budget])
+
+
+def test_the_summary_has_what_readers_rely_on(run):
+    summary = run.summary
+    assert (summary["recipe"], summary["env"], summary["ranks"]) == (run.case.recipe, run.case.env, run.case.ranks)
+    assert summary["seed"] == 1
+    assert summary["exit_reason"] == run.case.budget[0]
+    if run.case.budget[0] == "frames":
+        assert summary["frames"] >= run.case.budget[1]
+    rates = ("env_steps_per_s", "predictions_per_s", "trained_samples_per_s")
+    for name in ("frames", "env_steps", "updates", "wall_s", *rates):
+        assert summary[name] > 0, name
+    assert summary["env_steps_per_s"] == pytest.approx(summary["env_steps"] / summary["wall_s"])
+    assert {"episodes", "return_mean", "return_best", "lag_mean"} <= set(summary)
+    if summary["episodes"]:
+        assert summary["return_mean"] <= summary["return_best"]
+    roles = {file.attrs["role"] for file in run.files}
+    assert set(summary["phase_share"]) == set(summary["peak_rss_bytes"]) == roles
+    for shares in summary["phase_share"].values():
+        assert sum(shares.values()) == pytest.approx(1.0)
+    assert all(2**20 < n < 2**40 for n in summary["peak_rss_bytes"].values())
+
+
+def test_messages_are_counted(run):
+    wanted = {
+        "actor": {"paac": {"frames"}}.get(run.case.recipe, {"rollout", "pull"}),
+        "learner": {"paac": {"actions"}, "a3c": {"gradient"}}.get(run.case.recipe, {"weights"}),
+        "server": {"weights"},
+    }
+    if run.case.ranks == 1:
+        assert all("traffic" not in file for file in run.files)
+        return
+    for role in {file.attrs["role"] for file in run.files}:
+        assert wanted[role] <= {tag for file in run.of_role(role) for tag in file["traffic"]}
+    for file in run.files:
+        for tag in file["traffic"].values():
+            assert (np.diff(tag["messages"][:]) >= 0).all()
+            assert (np.diff(tag["bytes"][:]) >= 0).all()
+            assert (tag["bytes"][:] >= tag["messages"][:]).all()
+
+
+def test_groups_look_at_each_other(run):
+    if run.case.recipe != DEFAULT or len(run.groups) == 1:
+        pytest.skip("no coupled groups")
+    for file in run.of_role("learner"):
+        exchange, kl = file["exchange"], file["learning/kl"][:]
+        assert (exchange["version"][:] % 5 == 0).all()
+        assert exchange["peers"][-1] == len(run.groups) - 1
+        ages = exchange["age"][:]
+        assert np.isfinite(ages[exchange["peers"][:] > 0]).all()
+        assert (kl[np.isfinite(kl)] >= -1e-6).all()
+        weight = file["learning/weight_own"][:]
+        weight = weight[np.isfinite(weight)]
+        assert len(weight)
+        assert ((weight > 0) & (weight < 1)).all()
+        differ = file["learning/disagreement"][:]
+        differ = differ[np.isfinite(differ)]
+        assert ((differ >= 0) & (differ <= 1)).all()
+
+
+def test_horovod_is_named_with_its_version_and_each_groups_ranks(run):
+    if run.learners_per_group == 1:
+        assert "Horovod" not in run.job.stdout, "one learner has nothing to average"
+        return
+    version = json.loads(run.files[0].attrs["versions"])["horovod"]
+    for group, ranks in ((0, "0, 1"), (1, "3, 4")):
+        assert f"Horovod {version} averages over ranks {ranks} of group {group}" in run.job.stdout

@@ -1,0 +1,239 @@
+"""The configuration: JSON and back, settings from the command line, and contradictions."""
+
+import dataclasses
+import json
+
+import pytest
+
+from hpcddrl.config import SCHEMA, Adam, CentralActing, Config, Ensemble, ParameterServer, dump, load, override
+from hpcddrl.recipes import DEFAULT, RECIPES
+
+NAMES = sorted(RECIPES)
+
+
+def config():
+    return Config(recipe="test")
+
+
+def complaint(settings, start=None):
+    """Return the one line that these settings are rejected with."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        override(start or config(), settings)
+    assert type(caught.value) is ValueError
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- recipes and JSON
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_comes_back_from_json(name):
+    recipe = RECIPES[name]()
+    text = json.dumps(dump(recipe))
+    assert load(json.loads(text)) == recipe
+    assert override(recipe, []) == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_bears_its_name_and_its_docstring_is_a_page(name):
+    recipe = RECIPES[name]
+    assert recipe.__name__ == recipe().recipe == name
+    assert recipe() == recipe()
+    assert len(recipe.__doc__.splitlines()) > 3
+
+
+def test_the_default_recipe_exists():
+    assert DEFAULT in RECIPES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_of_every_recipe_can_be_set_to_what_it_is(name):
+    """So every field is reachable by --set, and no value is read back as another."""
+    recipe = RECIPES[name]()
+
+    def leaves(data, path=""):
+        for key, value in data.items():
+            where = f"{path}.{key}".lstrip(".")
+            if isinstance(value, dict) and value:
+                yield from leaves(value, where)
+            else:
+                yield f"{where}={json.dumps(value)}"
+
+    settings = [s for s in leaves(dump(recipe)) if not s.partition("=")[0].endswith("kind")]
+    assert len(settings) > 40
+    assert override(recipe, settings) == recipe
+
+
+def test_configurations_are_frozen_at_every_depth():
+    frozen = config()
+    for part in (frozen, frozen.env, frozen.algorithm, frozen.optimization.method, frozen.coupling):
+        name = dataclasses.fields(part)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, name, getattr(part, name))
+
+
+def test_two_configurations_share_nothing_that_can_change():
+    one, other = config(), config()
+    one.env.options["x"] = 1
+    assert other.env.options == {}
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("env.num_envs=8", lambda c: c.env.num_envs == 8),
+        ("env.id=CartPole-v1", lambda c: c.env.id == "CartPole-v1"),
+        ("env.life_loss_terminates=true", lambda c: c.env.life_loss_terminates is True),
+        ("deterministic=True", lambda c: c.deterministic is True),
+        ("budget.frames=4e6", lambda c: c.budget.frames == 4e6),
+        ("budget.frames=none", lambda c: c.budget.frames is None),
+        ("optimization.max_gradient_norm=null", lambda c: c.optimization.max_gradient_norm is None),
+        ("env.options.max_episode_steps=7", lambda c: c.env.options == {"max_episode_steps": 7}),
+        ('env.options={"a": [1, 2]}', lambda c: c.env.options == {"a": [1, 2]}),
+        (" seed = 3 ", lambda c: c.seed == 3),
+        ("coupling=ensemble", lambda c: c.coupling == Ensemble()),
+        ("optimization.method=adam", lambda c: c.optimization.method == Adam()),
+        ("acting=central", lambda c: c.acting == CentralActing()),
+        ('coupling={"kind": "ensemble", "beta": 0.5}', lambda c: c.coupling == Ensemble(beta=0.5)),
+    ],
+)
+def test_a_setting_changes_its_field(setting, read):
+    changed = override(config(), [setting])
+    assert read(changed)
+    assert changed != config()
+
+
+def test_settings_apply_in_order_and_a_named_answer_takes_its_fields_afterwards():
+    changed = override(config(), ["seed=1", "coupling=ensemble", "coupling.beta=0.5", "seed=2"])
+    assert changed.seed == 2
+    assert changed.coupling == Ensemble(beta=0.5)
+    assert override(changed, ["coupling=ensemble"]).coupling == Ensemble()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_axes_must_agree_only_when_all_settings_are_in(order):
+    settings = ["update=server", "topology.servers=1"][::order]
+    changed = override(config(), settings)
+    assert changed.update == ParameterServer()
+    assert changed.topology.servers == 1
+
+
+def test_a_setting_leaves_the_configuration_it_starts_from_alone():
+    start = config()
+    override(start, ["env.options.a=1", "seed=5"])
+    assert start == config()
+
+
+@pytest.mark.parametrize(
+    ("setting", "nearest"),
+    [
+        ("env.num_env=8", "env.num_envs"),
+        ("algorithm.unroll=8", "algorithm.unroll_length"),
+        ("optimization.lerning_rate=1", "optimization.learning_rate"),
+        ("budgt.frames=1", "budget"),
+        ("sed=1", "seed"),
+        ("coupling.beta=1", "coupling.kind"),
+        ("zzz=1", "env, logging"),
+    ],
+)
+def test_an_unknown_field_names_the_nearest(setting, nearest):
+    line = complaint([setting])
+    assert line.startswith(f"--set {setting.split('=')[0].split('.frames')[0]}: no such option; nearest: ")
+    assert nearest in line.partition("nearest: ")[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["env.num_envs=0"], "env.num_envs = 0: must be greater than or equal to 1"),
+        (["env.num_envs=x"], "env.num_envs = 'x': must be a valid integer"),
+        (["algorithm.discount=1.5"], "algorithm.discount = 1.5: must be less than or equal to 1"),
+        (["algorithm.correction=foo"], "algorithm.correction = 'foo': must be 'none', 'eps', 'ratio' or 'vtrace'"),
+        (["optimization.learning_rate=nan"], "optimization.learning_rate = 'nan': must be a finite number"),
+        (["budget.seconds=inf"], "budget.seconds = 'inf': must be a finite number"),
+        (["coupling=ensemble", "coupling.beta=-1"], "coupling.beta = -1: must be greater than or equal to 0"),
+        (["acting=central", "acting.minimum=0"], "acting.minimum = 0: must be greater than or equal to 1"),
+        (["optimization.method.decay=2"], "optimization.method.decay = 2: must be less than or equal to 1"),
+        (["env=3"], "env = 3: must be"),
+        (["schema=abc"], "schema = 'abc': must be a valid integer"),
+    ],
+)
+def test_a_bad_value_names_field_value_and_rule(settings, expected):
+    assert complaint(settings).startswith(expected)
+
+
+@pytest.mark.parametrize("axis", ["update", "coupling", "acting", "optimization.method"])
+def test_an_unknown_kind_names_those_there_are(axis):
+    line = complaint([f"{axis}=foo"])
+    assert line.startswith(f"{axis} = 'foo': must be ")
+    assert " or " in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("seed", "--set seed: not of the form field=value"),
+        ("env.id.foo=1", "--set env.id.foo: env.id is a single value"),
+        ("env.options.a.b=1", "--set env.options.a: no such option; nearest: none"),
+        ("=1", "--set : no such option"),
+    ],
+)
+def test_a_malformed_setting_is_a_complaint(setting, expected):
+    assert complaint([setting]).startswith(expected)
+
+
+# --- contradictions
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        (["update=server"], ["topology.servers = 0", "update.kind = 'server'"]),
+        (["topology.servers=1"], ["topology.servers = 1", "update.kind = 'local'"]),
+        (["update=server", "topology.servers=2"], ["topology.servers = 2"]),
+        (["topology.learners_per_group=2"], ["topology.learners_per_group = 2", "update=allreduce"]),
+        (
+            ["update=allreduce", "topology.learners_per_group=2", "topology.actors_per_group=0"],
+            ["topology.actors_per_group = 0"],
+        ),
+        (["update=allreduce", "topology.learners_per_group=2", "acting=central"], ["acting.kind = 'central'"]),
+        (["optimization.decay=linear", "budget.frames=none"], ["optimization.decay", "--frames"]),
+        (["deterministic=true", "budget.frames=none"], ["deterministic = True", "--frames"]),
+        (["deterministic=true", "acting=central", "acting.minimum=2"], ["deterministic = True", "acting.minimum = 2"]),
+    ],
+)
+def test_contradictions_are_rejected_in_one_line_that_names_the_fields(settings, fields):
+    line = complaint(settings)
+    for field in fields:
+        assert field in line
+
+
+def test_contradictions_are_rejected_in_code_and_in_files_too():
+    with pytest.raises(ValueError, match=r"topology\.servers"):
+        Config(recipe="test", update=ParameterServer())
+    data = dump(config())
+    data["update"] = {"kind": "server"}
+    with pytest.raises(ValueError, match=r"^topology\.servers = 0"):
+        load(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"recipe": "x", "schema": SCHEMA + 1}, f"schema = {SCHEMA + 1}: newer than this program's {SCHEMA}"),
+        ({"recipe": "x", "foo": 1}, "foo = 1: Unexpected"),
+        ({"recipe": "x", "env": {"foo": 1}}, "env.foo = 1: Unexpected"),
+        ({}, "recipe: Field required"),
+        ([], "config = []: must be"),
+        (None, "config = None: must be"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(data, expected):
+    with pytest.raises(ValueError, match=r".") as caught:
+        load(data)
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)

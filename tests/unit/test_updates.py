@@ -1,0 +1,208 @@
+"""Learning-rate schedules, clipping, and where gradients become weights, without MPI."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from hpcddrl.config import Adam, Optimization, RMSProp
+from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, clip, learning_rate
+from hpcddrl.types import RunError, Weights
+
+
+def rates(frames, learners=1, budget=1000.0, **options):
+    optimization = Optimization(learning_rate=0.1, **options)
+    return [learning_rate(optimization, f, budget, learners) for f in frames]
+
+
+# --- learning rate
+
+
+def test_a_constant_rate_needs_no_budget():
+    assert rates([0, 500, 5000], budget=None) == pytest.approx([0.1, 0.1, 0.1])
+
+
+def test_linear_decay_ends_at_zero_with_the_budget_and_stays_there():
+    assert rates([0, 250, 500, 1000, 2000], decay="linear") == pytest.approx([0.1, 0.075, 0.05, 0.0, 0.0])
+
+
+def test_warmup_climbs_from_zero():
+    assert rates([0, 50, 100, 500], warmup_frames=100) == pytest.approx([0.0, 0.05, 0.1, 0.1])
+
+
+def test_the_rate_scales_with_learners_only_if_asked():
+    assert rates([0, 10], learners=4) == pytest.approx([0.1, 0.1])
+    assert rates([0, 10], learners=4, scale_with_learners=True) == pytest.approx([0.4, 0.4])
+
+
+def test_scaled_warmup_climbs_from_one_learners_rate():
+    """Goyal et al. 2017, section 2.2."""
+    got = rates([0, 50, 100, 300], learners=4, scale_with_learners=True, warmup_frames=100)
+    assert got == pytest.approx([0.1, 0.25, 0.4, 0.4])
+
+
+def test_warmup_and_decay_multiply():
+    assert rates([50, 100], warmup_frames=100, decay="linear") == pytest.approx([0.05 * 0.95, 0.1 * 0.9])
+
+
+# --- clipping
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(10.0, [3.0, 4.0]), (5.0, [3.0, 4.0]), (1.0, [0.6, 0.8]), (None, [3, 4])]
+)
+def test_clip_scales_to_the_norm_in_place_and_returns_the_norm_before(most, expected):
+    gradient = torch.tensor([3.0, 4.0])
+    assert clip(gradient, most) == pytest.approx(5.0)
+    assert gradient.tolist() == pytest.approx(expected)
+
+
+def test_clip_leaves_a_zero_gradient():
+    gradient = torch.zeros(3)
+    assert clip(gradient, 0.5) == 0.0
+    assert gradient.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("most", [0.5, None])
+def test_a_gradient_that_is_not_finite_is_an_error_to_act_on(bad, most):
+    with pytest.raises(RunError, match=r"not finite.*learning_rate") as caught:
+        clip(torch.tensor([1.0, bad, 2.0]), most)
+    assert "\n" not in str(caught.value)
+
+
+# --- the optimizer over one vector
+
+
+class Pieces(nn.Module):
+    """The same numbers as a vector of six, in two parameters."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.a, self.b = nn.Parameter(values[:4].clone().view(2, 2)), nn.Parameter(values[4:].clone())
+
+
+@pytest.mark.parametrize(
+    ("method", "reference"),
+    [
+        (
+            RMSProp(decay=0.9, epsilon=1e-3, momentum=0.5),
+            lambda p: torch.optim.RMSprop(p, 0.1, alpha=0.9, eps=1e-3, momentum=0.5),
+        ),
+        (Adam(beta1=0.8, beta2=0.95, epsilon=1e-4), lambda p: torch.optim.Adam(p, 0.1, betas=(0.8, 0.95), eps=1e-4)),
+    ],
+    ids=["rmsprop", "adam"],
+)
+def test_steps_over_the_vector_equal_torchs_over_its_parameters(method, reference):
+    values = torch.linspace(-1, 1, 6)
+    pieces = Pieces(values)
+    optimizer = reference(pieces.parameters())
+    step = OptimizerStep(values, Optimization(method=method, learning_rate=0.1), None)
+    for i in range(4):
+        gradient = torch.sin(torch.arange(6) + float(i))
+        pieces.a.grad, pieces.b.grad = gradient[:4].view(2, 2).clone(), gradient[4:].clone()
+        optimizer.step()
+        assert step(gradient, frames=10) == 0.1
+    torch.testing.assert_close(values, torch.cat([pieces.a.detach().flatten(), pieces.b.detach()]))
+    assert step.frames == 40
+
+
+def test_the_rate_follows_the_frames_stepped_before():
+    step = OptimizerStep(torch.zeros(2), Optimization(learning_rate=1.0, decay="linear"), 100.0)
+    assert [step(torch.ones(2), 25) for _ in range(5)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0])
+
+
+# --- updates
+
+
+def made(most=0.5, rate=0.1):
+    flat = torch.zeros(2)
+    optimization = Optimization(learning_rate=rate, max_gradient_norm=most)
+    return Weights(3, flat), OptimizerStep(flat, optimization, None), optimization
+
+
+def test_a_local_update_clips_steps_and_counts():
+    weights, step, optimization = made()
+    timing = Timing()
+    update = LocalUpdate(step, optimization, timing)
+    gradient = torch.tensor([3.0, 4.0])
+    after = update(weights, gradient, frames=5, stop=False)
+    assert (after.version, after.last) == (4, False)
+    assert after.flat is weights.flat
+    assert (weights.flat < 0).all()
+    assert torch.linalg.vector_norm(gradient) == pytest.approx(0.5)
+    assert update.metrics == {"grad_norm": pytest.approx(5.0), "learning_rate": 0.1}
+    assert timing.seconds[Phase.UPDATE] > 0
+    assert update(after, gradient, frames=5, stop=True).last
+
+
+def test_a_local_update_ignores_the_room_for_a_flag():
+    weights, step, optimization = made(most=None)
+    update = LocalUpdate(step, optimization, Timing())
+    update(weights, torch.tensor([3.0, 4.0, 1e9]), frames=5, stop=False)
+    assert update.metrics["grad_norm"] == pytest.approx(5.0)
+    assert weights.flat.shape == (2,)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone():
+    weights, step, optimization = made()
+    before = weights.flat.clone()
+    with pytest.raises(RunError):
+        LocalUpdate(step, optimization, Timing())(weights, torch.tensor([1.0, math.nan]), 5, stop=False)
+    assert torch.equal(weights.flat, before)
+
+
+class Others:
+    """Averages with what the group's other learners hold."""
+
+    name = "others"
+
+    def __init__(self, *others):
+        self.others, self.closed = others, False
+
+    def average(self, vector):
+        torch.mean(torch.stack([vector, *self.others]), 0, out=vector)
+
+    def close(self):
+        self.closed = True
+
+
+def allreduced(own, *others, stop=False):
+    weights, step, optimization = made(most=0.5)
+    update = AllReduceUpdate(Others(*others), step, optimization, Timing())
+    return update(weights, own, frames=5, stop=stop), update
+
+
+def test_allreduce_clips_the_average_and_not_the_parts():
+    own, other = torch.tensor([4.0, 0.0, 0.0]), torch.tensor([-4.0, 0.2, 0.0])
+    _, update = allreduced(own, other)
+    assert update.metrics["grad_norm"] == pytest.approx(0.1)
+
+
+def test_allreduce_steps_as_one_learner_with_the_average_does():
+    own, other = torch.tensor([0.1, 0.2, 0.0]), torch.tensor([0.3, -0.1, 0.0])
+    together, _ = allreduced(own.clone(), other)
+    weights, step, optimization = made(most=0.5)
+    alone = LocalUpdate(step, optimization, Timing())(weights, (own + other)[:2] / 2, 5, stop=False)
+    assert torch.equal(together.flat, alone.flat)
+    assert together.version == alone.version
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "last"), [(False, 0.0, False), (True, 0.0, True), (False, 1.0, True), (True, 1.0, True)]
+)
+def test_allreduced_learners_stop_together_if_any_wants_to(own, other, last):
+    after, update = allreduced(torch.tensor([0.1, 0.1, 123.0]), torch.tensor([0.1, 0.1, other]), stop=own)
+    assert after.last is last
+    update.end()
+    assert update._averaging.closed
+
+
+def test_a_rate_of_zero_changes_nothing():
+    weights, step, optimization = made()
+    step = OptimizerStep(weights.flat, Optimization(learning_rate=0.1, decay="linear"), 0.5)
+    step.frames = 1.0
+    LocalUpdate(step, optimization, Timing())(weights, torch.ones(2), 5, stop=False)
+    assert torch.equal(weights.flat, torch.zeros(2))
