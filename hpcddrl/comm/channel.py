@@ -182,21 +182,21 @@ class Ending(NamedTuple):
     senders: tuple[Sender[Any], ...] = ()
 
 
-def drain(*endings: Ending) -> None:
+def drain(*endings: Ending, patience_s: float = PATIENCE_S) -> None:
     """Receive until every source has said its last and everything sent has been taken, then close.
 
     All of a role's endings are drained together: its peers may need one channel emptied before they end another.
 
     Raises:
-        RunError: nothing came for two minutes.
+        RunError: nothing came for ``patience_s``.
     """
     receivers = [pair for ending in endings for pair in ending.receivers]
     senders = [sender for ending in endings for sender in ending.senders]
     backoff, quiet_since = Backoff(), time.monotonic()
     while any(receiver.open for receiver, _ in receivers) or not all(sender.idle for sender in senders):
-        if time.monotonic() - quiet_since > PATIENCE_S:
+        if time.monotonic() - quiet_since > patience_s:
             silent = sorted(set().union(*(receiver.open for receiver, _ in receivers)))
-            raise RunError(f"ranks {silent} did not come to their end within {PATIENCE_S:.0f} s: they hang")
+            raise RunError(f"ranks {silent} did not come to their end within {patience_s:.0f} s: they hang")
         arrived = [(receiver, drop, slot) for receiver, drop in receivers for slot in receiver.poll()]
         for receiver, drop, slot in arrived:
             drop(slot.record)

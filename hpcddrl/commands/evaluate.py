@@ -12,7 +12,7 @@ import click
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--episodes", default=30, type=click.IntRange(min=1), help="Full games to play for each checkpoint.")
 @click.option("--sampled", is_flag=True, help="Draw actions from the policy instead of taking the likeliest.")
-@click.option("--seed", default=10_000_000, type=int, help="First seed of the environments, apart from training's.")
+@click.option("--seed", default=2_000_000_000, type=int, help="First seed of the environments; far from training's.")
 def evaluate(run: Path, episodes: int, sampled: bool, seed: int) -> None:
     """Play the newest checkpoint of every group of RUN, without learning; print mean returns with 95 % intervals."""
     from hpcddrl.logs.run_dir import RunDirectory

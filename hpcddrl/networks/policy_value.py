@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpcddrl.networks.torsos import torso
+from hpcddrl.networks.torsos import Residual, torso
 from hpcddrl.types import Continuous, EnvSpec
 
 
@@ -32,7 +32,8 @@ class PolicyValueNetwork(nn.Module):
     """The network of the actor-critic algorithms.
 
     Torso and heads are initialised orthogonally: gain √2, 0.01 for the policy (so that it starts near uniform), 1 for
-    the value. A Gaussian policy's deviation starts at 0.6 of half the action range and does not depend on the state.
+    the value; residual blocks start as the identity (Goyal et al. 2017, section 5.1). A Gaussian policy's deviation
+    starts at 0.6 of half the action range and does not depend on the state.
 
     Args:
         spec: the environment's.
@@ -57,6 +58,8 @@ class PolicyValueNetwork(nn.Module):
             self.log_std = nn.Parameter(torch.full((outputs,), math.log(0.6))) if continuous else None
             for module in self.torso.modules():
                 _orthogonal(module, math.sqrt(2))
+                if isinstance(module, Residual):  # six blocks that each double the variance would start far from 1
+                    nn.init.zeros_(module.second.weight)
             _orthogonal(self.policy, 0.01)
             _orthogonal(self.value, 1.0)
 

@@ -48,13 +48,16 @@ def nature(shape: tuple[int, ...], width: float) -> nn.Module:
     return _convolutions(shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, width)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3×3."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of the input [N, C, H, W] and the block's answer to it."""
         y: Tensor = self.second(torch.relu(self.first(torch.relu(x))))
         return x + y
 
@@ -66,7 +69,7 @@ def resnet(shape: tuple[int, ...], width: float) -> nn.Module:
     for out in (16, 32, 32):
         scaled = _scaled(out, width)
         body += [nn.Conv2d(channels, scaled, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
-        body += [_Residual(scaled), _Residual(scaled)]
+        body += [Residual(scaled), Residual(scaled)]
         channels = scaled
     body += [nn.ReLU(), nn.Flatten()]
     features = _features(nn.Sequential(*body), shape)

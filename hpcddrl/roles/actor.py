@@ -17,6 +17,7 @@ from hpcddrl.roles.publishing import FIXED_LAG, Inbox
 from hpcddrl.roles.rollouts import Collector, transitions
 from hpcddrl.types import Rollout, Step
 
+
 class Actor:
     """Collects rollouts with its copy of the weights and deals them to its group's learners in turn.
 
@@ -26,6 +27,7 @@ class Actor:
         world: whose ranks are meant.
         learners: the group's, in order.
         order: this actor's index in its group and the group's number of actors.
+        first_version: of the weights at the start; not 0 in a resumed run.
         per_batch: rollouts in a learner's batch; says which version acts in a deterministic run.
         exact: the run is deterministic.
         unroll_length: T.
@@ -41,6 +43,7 @@ class Actor:
         world: Comm,
         learners: Sequence[int],
         order: tuple[int, int],
+        first_version: int,
         per_batch: int,
         exact: bool,
         unroll_length: int,
@@ -50,6 +53,7 @@ class Actor:
     ) -> None:
         self._collector, self._inbox, self._control = collector, inbox, control
         self._learners, self._order, self._per_batch, self._exact = list(learners), order, per_batch, exact
+        self._first_version = first_version
         self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
         self._ask_at = unroll_length // 2  # early enough for an answer between two of the learner's updates
 
@@ -108,7 +112,7 @@ class Actor:
         """
         actor, actors = self._order
         update = (index // len(self._learners) * actors + actor) // self._per_batch
-        return max(0, update - FIXED_LAG)
+        return self._first_version + max(0, update - FIXED_LAG)
 
 
 class RemoteActor:

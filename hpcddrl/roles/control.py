@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import signal
 import time
@@ -82,8 +83,13 @@ class Monitor:
         return View(self._places, time.monotonic() - self._start, self._counters)
 
     def close(self) -> None:
-        """Take what is left, until every rank has said its last."""
-        drain(Ending(((self._statuses, self._take),), (self._orders,)))
+        """Take what is left, until every rank has said its last, and let all of them part.
+
+        Where the learners count the frames, a group that is through must not cut a slower one short.
+        """
+        drain(Ending(((self._statuses, self._take),)))
+        self.stop("frames")
+        drain(Ending(senders=(self._orders,)))
 
     def _take(self, record: Status) -> None:
         if record.signal[0]:
@@ -188,11 +194,11 @@ class Control:
             self.log.flush()
         if self._monitor is not None:
             self._monitor.poll(self.counters)
-            self._monitor.stop("frames")  # the learners' own count ended it, if nothing else did
             self._monitor.close()
         else:
             self._sender.say_last([0])
-            drain(Ending(((self._orders, ignore),) if self._orders is not None else (), (self._sender,)))
+            orders = ((self._orders, ignore),) if self._orders is not None else ()
+            drain(Ending(orders, (self._sender,)), patience_s=math.inf)  # other groups may have long to go
 
     def _report(self) -> None:
         slot = self._sender.take()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from mpi4py import MPI
@@ -49,9 +49,9 @@ class Rank:
     control: Control
     traffic: Traffic
     run: RunDirectory
-    resumed: bool
-    threads: int
-    say: Callable[[str], None]  # a line for the log
+    resumed: bool = False
+    threads: int = 1
+    lines: list[str] = field(default_factory=list)  # for the log, said before the start
 
     @property
     def place(self) -> Place:
@@ -62,6 +62,11 @@ class Rank:
     def owner(self) -> str:
         """Return the name under which this rank's checkpoints stand."""
         return "server-0000" if self.place.group is None else f"group-{self.place.group:04d}"
+
+    @property
+    def origin(self) -> str:
+        """Return whose checkpoint this rank goes on from: the server's where there is one."""
+        return "server-0000" if self.config.topology.servers else self.owner
 
 
 def env_seeds(config: Config, places: tuple[Place, ...], rank: int) -> list[int]:
@@ -103,7 +108,7 @@ def _with_precision(rank: Rank, network: PolicyValueNetwork, batch: int, trains:
         network.precision, rates = choose_precision(network, rank.spec, wanted, batch, trains)
     table = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
     chosen = f"{network.precision.name}{' channels-last' if network.precision.channels_last else ''}"
-    rank.say(
+    rank.lines.append(
         f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'not timed'})"
     )
     return network
@@ -115,16 +120,20 @@ def _saver(rank: Rank, network: PolicyValueNetwork) -> Saver:
     return Saver(folder, network, rank.config, rank.control.timing)
 
 
+def _saved(rank: Rank) -> checkpoint.Checkpoint | None:
+    return checkpoint.newest(rank.run.checkpoints(rank.origin)) if rank.resumed else None
+
+
 def _start(rank: Rank, network: PolicyValueNetwork, flat: Flat, step: OptimizerStep | None) -> tuple[Weights, float]:
     """Return the weights and trained frames to start from, restored from the newest checkpoint on a resume."""
-    saved = checkpoint.newest(rank.run.checkpoints(rank.owner)) if rank.resumed else None
+    saved = _saved(rank)
     if saved is None:
         return Weights(0, flat.values), 0.0
     network.load_state_dict(saved.network)  # copies into the flat vector's views
     if step is not None:
         step.optimizer.load_state_dict(saved.optimizer)
         step.frames = saved.frames
-    rank.say(f"resumed {rank.owner} from version {saved.version}, {saved.frames:,} frames")
+    rank.lines.append(f"resumed {rank.origin} from version {saved.version}, {saved.frames:,} frames")
     return Weights(saved.version, flat.values), float(saved.frames)
 
 
@@ -177,12 +186,14 @@ def _actor(rank: Rank) -> Callable[[], None]:
     inbox = Inbox(world, asked, flat.values, config.deterministic, rank.traffic)
     layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
     order = (rank.place.number, len(actors))
+    saved = _saved(rank)
     return Actor(
         collector,
         inbox,
         world,
         learners,
         order,
+        0 if saved is None else saved.version,
         config.algorithm.rollouts_per_batch,
         config.deterministic,
         config.algorithm.unroll_length,
@@ -219,7 +230,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         case AllReduce() if len(learners) > 1:
             assert step is not None
             backend = averaging(config.update.backend, rank.comms.learners)
-            rank.say(f"{backend.name} averages over ranks {', '.join(map(str, learners))} of group {group}")
+            rank.lines.append(f"{backend.name} averages over ranks {', '.join(map(str, learners))} of group {group}")
             update = AllReduceUpdate(backend, step, config.optimization, rank.control.timing)
         case _:
             assert step is not None

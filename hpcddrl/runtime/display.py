@@ -43,6 +43,11 @@ class Display:
             self._file.write(line + "\n")
             self._console.print(line, markup=False)
 
+    def close(self) -> None:
+        """Close `run.log`."""
+        if self._file is not None:
+            self._file.close()
+
     def show(self, view: View) -> None:
         """Print where the run stands, in the manner of GA3C."""
         frames = self._frames_before + view.total("frames")

@@ -46,7 +46,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         ValueError: the configuration cannot be run here; on every rank alike, in one line.
     """
     world = MPI.COMM_WORLD
-    signals, timing = Signals(), Timing()
+    signals = Signals()
     abort_on_exception(world.rank, None)
     config, spec = agree(world, lambda: _checked(config, world.size))
     places = place(config.topology)
@@ -54,52 +54,51 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     abort_on_exception(world.rank, me)
     path, segment, frames_before = agree(world, lambda: _directory(world, config, out, resume))
     with fatal_errors():
-        run = RunDirectory(path)
         hosts = world.allgather(socket.gethostname())
-        threads = _use_threads(world, hosts, spec)
-
         display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
         display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
         display.say(_budget_line(config, frames_before))
         display.placement(places, hosts)
-
-        traffic, counters = Traffic(), counters_for(spec.frame_skip, len(steppers(places)))
-        attributes = rank_attributes(
-            config,
-            role=str(me.role),
-            group=-1 if me.group is None else me.group,
-            world_rank=world.rank,
-            world_size=world.size,
+        rank, monitor = _rank(
+            world, config, spec, places, RunDirectory(path), segment, frames_before, display.show, signals
         )
-        log = RankLog(run.rank_file(segment, world.rank), attributes)
-        comms = split(world, places)
-        monitor = None
-        if world.rank == 0:
-            monitor = Monitor(
-                comms.world, places, config.budget, config.deterministic, frames_before, display.show, traffic
-            )
-        control = Control(comms.world, me, monitor, timing, counters, log, signals, config.logging.interval_s, traffic)
-        lines: list[str] = []
-        rank = Rank(
-            config=config,
-            spec=spec,
-            comms=comms,
-            places=places,
-            control=control,
-            traffic=traffic,
-            run=run,
-            resumed=resume,
-            threads=threads,
-            say=lines.append,
-        )
+        rank = replace(rank, resumed=resume, threads=_use_threads(world, hosts, spec))
         loop = build(rank)
-        for line in _said_once(world, me, lines):
+        for line in _said_once(world, me, rank.lines):
             display.say(line)
         loop()
-        control.close()
-        _part(comms.world, timing)
-        log.flush()
-        return _sum_up(world, run, config, places, monitor, control, display)
+        rank.control.close()
+        _part(rank.comms.world, rank.control.timing)
+        code = _sum_up(rank, monitor, display)
+        display.close()
+    return code
+
+
+def _rank(
+    world: MPI.Comm,
+    config: Config,
+    spec: EnvSpec,
+    places: tuple[Place, ...],
+    run: RunDirectory,
+    segment: int,
+    frames_before: float,
+    show: Callable[[View], None],
+    signals: Signals,
+) -> tuple[Rank, Monitor | None]:
+    """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``."""
+    me, traffic, timing = places[world.rank], Traffic(), Timing()
+    counters = counters_for(spec.frame_skip, len(steppers(places)))
+    group = -1 if me.group is None else me.group
+    attributes = rank_attributes(config, role=str(me.role), group=group, world_rank=world.rank, world_size=world.size)
+    log = RankLog(run.rank_file(segment, world.rank), attributes)
+    comms = split(world, places)
+    monitor = None
+    if world.rank == 0:
+        monitor = Monitor(comms.world, places, config.budget, config.deterministic, frames_before, show, traffic)
+    interval_s = config.logging.interval_s
+    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, traffic)
+    rank = Rank(config=config, spec=spec, comms=comms, places=places, control=control, traffic=traffic, run=run)
+    return rank, monitor
 
 
 def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
@@ -206,18 +205,11 @@ def _part(world: MPI.Comm, timing: Timing) -> None:
         wait_until(arrived.Test)
 
 
-def _sum_up(
-    world: MPI.Comm,
-    run: RunDirectory,
-    config: Config,
-    places: tuple[Place, ...],
-    monitor: Monitor | None,
-    control: Control,
-    display: Display,
-) -> int:
-    """Gather every rank's final report, write `summary.json`, print the shares; return the exit code everywhere."""
+def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
+    """Gather the ranks' final reports, write `summary.json`, print the shares; return the exit code everywhere."""
+    world, control = rank.comms.world, rank.control
     report: dict[str, Any] = {
-        "role": str(places[world.rank].role),
+        "role": str(rank.place.role),
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
         "peak_rss_bytes": peak_resident_bytes(),
         "counters": control.counters.vector(),
@@ -226,12 +218,12 @@ def _sum_up(
     code = DONE
     if monitor is not None:
         assert reports is not None
-        seconds = monitor.view().seconds
-        view = View(places, seconds, np.stack([r.pop("counters") for r in reports]))
-        run.write_summary(_summary(config, view, reports, monitor.reason))
+        seconds, reason = monitor.view().seconds, monitor.reason
+        view = View(rank.places, seconds, np.stack([r.pop("counters") for r in reports]))
+        rank.run.write_summary(_summary(rank.config, view, reports, reason))
         display.shares(reports)
-        display.say(f"ended by {monitor.reason} after {seconds:.0f} s; open {run.path / 'run.h5'}, summary.json")
-        code = STOPPED_BY_SIGNAL if monitor.reason.startswith("signal") else DONE
+        display.say(f"ended by {reason} after {seconds:.0f} s; open {rank.run.path / 'run.h5'}, summary.json")
+        code = STOPPED_BY_SIGNAL if reason.startswith("signal") else DONE
     return int(world.bcast(code))
 
 

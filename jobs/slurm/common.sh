@@ -52,9 +52,9 @@ train() {
 need_job() {
     if [ -n "${SLURM_JOB_ID:-}" ]; then
         [ -n "${SLURM_NTASKS:-}" ] || die "the job does not say of how many tasks it is: sbatch --ntasks=N"
-        local room=$((${SLURM_NTASKS_PER_NODE:-0} * ${SLURM_JOB_NUM_NODES:-0}))
-        [ "$room" -le "$SLURM_NTASKS" ] ||
-            say "$SLURM_JOB_NUM_NODES nodes with room for $room: --ntasks-per-node=N with a smaller N fills them evenly"
+        local nodes=${SLURM_JOB_NUM_NODES:-1} most=${SLURM_NTASKS_PER_NODE:-0}
+        [ $(((nodes - 1) * most)) -lt "$SLURM_NTASKS" ] ||
+            say "$nodes nodes of $most tasks are more than $SLURM_NTASKS tasks fill: lower --ntasks-per-node as well"
     elif [ -n "${DRY_RUN:-}" ]; then
         SLURM_JOB_ID=JOBID SLURM_JOB_NAME=$(header job-name) SLURM_NTASKS=$(header ntasks)
         SLURM_CPUS_PER_TASK=$(header cpus-per-task)
@@ -184,7 +184,7 @@ conclude() {
             say "failed, exit code $code"
             exit "$code"
             ;;
-        *) requeue "ended without a summary, exit code $code: a node or a rank was lost" ;;
+        *) requeue "ended without a summary, exit code $code: stopped while it started, or lost a rank or a node" ;;
     esac
 }
 

@@ -5,6 +5,7 @@ convolution, depends on the number of ranks.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,38 @@ def test_an_ensemble_of_weight_zero_is_uncoupled(tmp_path):
     assert_different(zero["group-0000"], coupled["group-0000"])
 
 
+SLOW = """
+import time
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Even(CartPoleEnv):
+    first_slow = 10**9
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.slow = seed >= self.first_slow
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if self.slow:
+            time.sleep(0.002)
+        return super().step(action)
+
+class Uneven(Even):
+    first_slow = 100_016  # the second group's
+"""
+
+
+def test_a_group_that_is_through_does_not_cut_a_slower_one_short(tmp_path):
+    (tmp_path / "paces.py").write_text(SLOW)
+    options = settings(coupling="uncoupled")
+    even = train(tmp_path, 4, "group_ensemble", *options, env="paces:Even", name="even")
+    uneven = train(tmp_path, 4, "group_ensemble", *options, env="paces:Uneven", name="uneven")
+    assert sorted(even) == sorted(uneven) == ["group-0000", "group-0001"]
+    for owner in even:
+        assert_same(even[owner], uneven[owner])
+
+
 def test_a_configuration_that_was_written_recreates_its_run(tmp_path):
     ours = train(tmp_path, 2, "impala", name="first")["group-0000"]
     config, again = tmp_path / "first/config.json", tmp_path / "again"
@@ -124,9 +157,11 @@ def test_a_configuration_that_was_written_recreates_its_run(tmp_path):
 
 
 def watched(folder, ranks, zero_rank, *options, **environment):
-    """Run `programs/watched.py`; return each learner's [version, digest] by rank."""
-    out = folder / "run"
-    arguments = ["--env", CARTPOLE, "--frames", "10000", "--out", out, *options]
+    """Run `programs/watched.py`; return each learner's [version, digest] by rank.
+
+    Deterministic, so that each group makes its share of the updates however busy the machine is.
+    """
+    arguments = ["--env", CARTPOLE, "--deterministic", "--frames", "8000", "--out", folder / "run", *options]
     done = python(ranks, PROGRAMS / "watched.py", folder, str(zero_rank), *arguments, cwd=folder, **environment)
     assert done.rc == 0, done.text
     return {int(p.stem.split("-")[1]): json.loads(p.read_text()) for p in folder.glob("learner-*.json")}
@@ -164,8 +199,24 @@ def test_horovods_timeline_shows_one_allreduce_an_update(tmp_path):
     updates = len(notes[0]) - 1
     text = timeline.read_text().strip().rstrip(",")
     events = [e for e in json.loads(text if text.endswith("]") else text + "]") if e]
-    tensors = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+    tensors = {e["pid"]: e["args"]["name"] for e in events if "name" in e.get("args", {})}
     begun = [e for e in events if e.get("name") == "ALLREDUCE" and e.get("ph") == "B"]
     assert updates > 10
     assert len(begun) == updates
     assert all("gradient" in tensors[e["pid"]] for e in begun)
+
+
+@pytest.mark.parametrize(("recipe", "ranks"), [("impala", 3), ("a3c", 3), ("paac", 2)])
+def test_a_deterministic_run_goes_on_deterministically(recipe, ranks, tmp_path):
+    """Resumed twice from copies of one run: the same weights again (though not those of a run without a break)."""
+    train(tmp_path, ranks, recipe, frames=3000, name="first")
+    results = []
+    for name in "ab":
+        out = tmp_path / name
+        shutil.copytree(tmp_path / "first", out)
+        done = hpcddrl(ranks, "run", "--resume", out, "--frames", "6000", cwd=tmp_path)
+        assert done.rc == 0, done.text
+        results.append(final(out))
+    (owner,) = results[0]
+    assert results[0][owner][0] > final(tmp_path / "first")[owner][0]
+    assert_same(results[0][owner], results[1][owner])

@@ -76,7 +76,6 @@ def faulty(folder, ranks, recipe, how, *options, only_actor=None, only_env=0, at
 def test_an_environment_that_raises_is_named(recipe, ranks, actor, rank, place, tmp_path):
     done = faulty(tmp_path, ranks, recipe, "raise", only_actor=actor, only_env=3)
     assert done.rc == 1, done.text
-    assert done.seconds < 40, done.text  # not at the end of its budget
     seed = SEEDS_PER_RUN + actor * NUM_ENVS + 3
     for part in (
         f"rank {rank}, {place}, host {socket.gethostname()}",
@@ -108,7 +107,7 @@ def test_a_value_error_in_mid_run_is_a_failure_and_not_the_users_mistake(tmp_pat
 def test_an_environment_that_exits_ends_the_job(tmp_path):
     done = faulty(tmp_path, 3, "impala", "exit", only_actor=1)
     assert done.rc != 0, done.text
-    assert done.seconds < 40, done.text
+    assert "ended by" not in done.stdout, done.text
     assert_files_open_or_new(tmp_path / "run", 3)
 
 
@@ -117,6 +116,22 @@ def assert_files_open_or_new(out, ranks):
     assert len(files) == ranks
     for path in files:
         h5py.File(path, "r").close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["impala", "paac"])
+def test_an_environment_that_hangs_ends_the_job_some_time_after_its_budget(recipe, tmp_path):
+    wrong = {
+        "env.options.how": "hang",
+        "env.options.at": 200,
+        "env.options.only_seed": SEEDS_PER_RUN,
+        "env.num_envs": 4,
+    }
+    arguments = ["run", recipe, "--env", FAULTY, "--seconds", "8", "--out", tmp_path / "run", *settings(**wrong)]
+    done = hpcddrl(2, *arguments, cwd=tmp_path, limit_s=200)
+    assert done.rc == 1, done.text
+    assert "hangs" in done.stderr, done.text
+    assert "Traceback" not in done.stderr, done.text
 
 
 @pytest.mark.parametrize("recipe", ["impala", "a3c"])
@@ -152,7 +167,7 @@ WRONG = {
     "module": (["run", "impala", "--env", "nowhere:Env"], "nowhere"),
     "environment's option": (["run", "impala", "--env", FAULTY, "--set", "env.options.how=explode"], "explode"),
     "spaces": (["run", "impala", "--env", "FrozenLake-v1"], "not supported"),
-    "rank count": (["run", "group_ensemble", "--set", "topology.groups=2", "--env", CATCH], "counts that can: 4, 6"),
+    "rank count": (["run", "impala", "--set", "topology.learners_per_group=2"], "counts that can: 3, 4"),
     "torso": (["run", "paac", "--env", "CartPole-v1", "--set", "network.torso=nature"], "network.torso"),
     "directory in use": (["run", "impala", "--env", CATCH, "--out", "used"], "--out used: exists and is not empty"),
     "directory not writable": (["run", "impala", "--env", CATCH, "--out", "used/something/run"], "cannot be written"),

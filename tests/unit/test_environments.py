@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from hpcddrl.config import Env
-from hpcddrl.envs.make import is_atari, make, probe, register
-from hpcddrl.types import Continuous, Discrete
+from hpcddrl.envs.make import Environments, is_atari, make, probe, register
+from hpcddrl.envs.rewards import raw
+from hpcddrl.types import Continuous, Discrete, EnvSpec
 
 atari = pytest.mark.atari
 CATCH, CARTPOLE, PONG, BREAKOUT = "hpcddrl/Catch-v0", "CartPole-v1", "ALE/Pong-v5", "ALE/Breakout-v5"
@@ -162,6 +163,31 @@ def test_only_a_terminated_step_has_discount_zero(truncates):
     envs.reset()
     discounts = [float(envs.step(np.zeros(2, int)).discount[0]) for _ in range(8)]
     assert discounts == ([1.0] * 8 if truncates else [1, 1, 0, 1, 1, 1, 0, 1])
+
+
+class RewardsItsResets(gym.vector.VectorEnv):
+    """A vector environment whose episodes last two steps, and which repeats the last reward when it resets."""
+
+    num_envs = 1
+
+    def __init__(self):
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((1, 1), np.float32), {}
+
+    def step(self, actions):
+        self.steps += 1
+        return np.zeros((1, 1), np.float32), np.full(1, 3.0), np.full(1, self.steps % 3 == 2), np.full(1, False), {}
+
+
+def test_a_reward_that_comes_with_a_reset_belongs_to_no_episode():
+    spec = EnvSpec((1,), np.dtype(np.float32), 1, Discrete(2), 1)
+    envs = Environments(RewardsItsResets(), spec, [0], raw)
+    envs.reset()
+    steps = [envs.step(np.zeros(1, int)) for _ in range(6)]
+    assert [float(step.reward[0]) for step in steps] == [3, 3, 0, 3, 3, 0]
+    assert [float(steps[i].episode_return[0]) for i in (1, 4)] == [6, 6]
 
 
 # --- rewards

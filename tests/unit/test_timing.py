@@ -91,15 +91,17 @@ def test_processor_time_is_that_of_waiting_alone(clock):
 
 
 def test_the_phases_sum_to_the_wall_time():
+    before = time.perf_counter()
     timing = Timing()
-    start = time.perf_counter()
+    started = time.perf_counter()
     for phase in [*Phase] * 20:
         with timing(phase), timing(Phase.WAIT):
             pass
         with timing(phase):
             time.sleep(1e-4)
+    ending = time.perf_counter()
     total = sum(timing.totals().values())
-    assert total == pytest.approx(time.perf_counter() - start, abs=5e-3)
+    assert ending - started - 1e-9 <= total <= time.perf_counter() - before + 1e-9
     assert all(seconds >= 0 for seconds in timing.seconds.values())
 
 

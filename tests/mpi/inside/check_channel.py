@@ -11,6 +11,7 @@ from mpi4py import MPI
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
 from hpcddrl.comm.messages import Layout
 from hpcddrl.comm.wait import wait_until
+from hpcddrl.types import RunError
 
 
 class Numbered(NamedTuple):
@@ -205,6 +206,17 @@ class Channel:
             comm.Barrier()
             assert not comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
             comm.Barrier()
+
+    def test_a_source_that_never_says_its_last_is_named(self, comm):
+        receiver = Receiver(comm, range(comm.size), Tag.ROLLOUT, layout(), slots=1)
+        sender = Sender(comm, Tag.ROLLOUT, layout(), 1, Traffic())
+        if comm.rank != 0:
+            sender.say_last(range(comm.size))
+        else:
+            with pytest.raises(RunError, match=r"ranks \[0\b.* did not come to their end"):
+                drain(Ending(((receiver, ignore),)), patience_s=1.0)
+            sender.say_last(range(comm.size))
+        drain(Ending(((receiver, ignore),), (sender,)))
 
     def test_channels_with_other_tags_do_not_mix(self, comm):
         ranks = range(comm.size)
