@@ -86,8 +86,10 @@ choose_launcher() {
             fi
             ;;
         srun-pmix | srun-pmi2)
-            launcher=(srun --mpi="${LAUNCHER#srun-}" --kill-on-bad-exit=1 -n "$SLURM_NTASKS")
-            launcher+=(--cpus-per-task="$cpus") # since Slurm 22.05 srun does not take it from sbatch
+            # The first rank to leave gives the others a minute. If srun killed them at once (--kill-on-bad-exit=1), its
+            # exit code would no longer be theirs. Since Slurm 22.05 it does not take the CPUs from sbatch.
+            launcher=(srun --mpi="${LAUNCHER#srun-}" --kill-on-bad-exit=0 --wait=60)
+            launcher+=(-n "$SLURM_NTASKS" --cpus-per-task="$cpus")
             [ "$OVERSUBSCRIBE" != yes ] || launcher+=(--overcommit --cpu-bind=none)
             # Open MPI from PyPI does not know where it was installed, and has no munge.
             [ -z "$VENV" ] || [ ! -x "$VENV/bin/prterun" ] || environment+=("OPAL_PREFIX=$VENV" PMIX_MCA_psec=native)

@@ -12,10 +12,21 @@ SECONDS = 5
 
 @pytest.mark.mpi
 def test_fifteen_waiting_ranks_take_less_than_a_tenth_of_a_core(tmp_path):
-    done = python(16, PROGRAM, str(SECONDS), cwd=tmp_path)
+    for _ in range(3):  # other work on the machine can only make it more
+        shares = measure(tmp_path)
+        together = sum(shares["waiting"])
+        print(f"15 ranks that wait: {together:.3f} cores together, the most {max(shares['waiting']):.3f};", end=" ")
+        print(f"2 ranks idle in Horovod: {', '.join(f'{share:.3f}' for share in shares['horovod'])} cores")
+        if together < 0.1:
+            return
+    pytest.fail(f"15 waiting ranks took {together:.3f} cores: {shares['waiting']}")
+
+
+def measure(folder):
+    """Run the program; return the shares of a core that it measured."""
+    done = python(16, PROGRAM, str(SECONDS), cwd=folder)
     assert done.rc == 0, done.text
     shares = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"15 ranks that wait: {sum(shares['waiting']):.3f} cores together (most {max(shares['waiting']):.3f})")
-    print(f"2 idle Horovod worlds' background threads: {', '.join(f'{s:.3f}' for s in shares['horovod'])} cores each")
     assert len(shares["waiting"]) == 15
-    assert sum(shares["waiting"]) < 0.1, shares
+    assert len(shares["horovod"]) == 2
+    return shares

@@ -30,8 +30,8 @@ class Case(NamedTuple):
     @property
     def budget(self) -> tuple[str, int]:
         """What ends it: coupled groups after so much that they have met, the others after some seconds."""
-        if self.recipe == DEFAULT and self.env == CATCH and self.ranks > 2:
-            return "frames", 20_000
+        if self.recipe == DEFAULT and self.ranks > 2:
+            return "frames", 20_000 if self.env == CATCH else 6_000
         return "seconds", 3 + self.ranks // 2  # more ranks start later, and the clock runs then too
 
     def __str__(self) -> str:
