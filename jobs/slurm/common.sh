@@ -70,6 +70,7 @@ activate() {
     [ -e "$VENV/bin/activate" ] || die "VENV=$VENV: no Python environment there; run  make setup, or name one in env.sh"
     # shellcheck source=/dev/null
     . "$VENV/bin/activate"
+    VENV=${VIRTUAL_ENV:-$VENV} # a whole path
 }
 
 choose_launcher() {

@@ -6,6 +6,7 @@ convolution, depends on the number of ranks.
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,53 @@ pytestmark = pytest.mark.mpi
 PROGRAMS = Path(__file__).parent / "programs"
 CATCH, CARTPOLE = "hpcddrl/Catch-v0", "CartPole-v1"
 OFTEN = settings(coupling__exchange_every=3)
+TWO_BY_TWO = settings(topology__groups=2, topology__learners_per_group=2)
+SLOW = """
+import time
+
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
 
 
-def train(folder, ranks, recipe, *options, env=CARTPOLE, frames=6000, name=None):
-    """Run deterministically; return every owner's final network and its version."""
-    out = folder / (name or f"{recipe}-{ranks}")
-    arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", out, *options]
-    done = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder)
-    assert done.rc == 0, done.text
-    return final(out)
+class Uneven(gym.Wrapper):
+    '''CartPole, slow in the second group.'''
+
+    def __init__(self):
+        super().__init__(CartPoleEnv())
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.slow = seed >= 100_016
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if self.slow:
+            time.sleep(0.002)
+        return super().step(action)
+"""
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """Run deterministically; return the directory. What ran once is not run again."""
+    done: dict[str, Path] = {}
+
+    def once(ranks, recipe, *options, env=CARTPOLE, frames=6000):
+        key = repr((ranks, recipe, options, env, frames))
+        if key not in done:
+            folder = tmp_path_factory.mktemp(f"{recipe}-{ranks}")
+            (folder / "paces.py").write_text(SLOW)
+            arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", folder / "run", *options]
+            job = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder)
+            assert job.rc == 0, job.text
+            done[key] = folder / "run"
+        return done[key]
+
+    return once
 
 
 def final(out):
+    """Return every owner's last version and network."""
     saved = {p.name: checkpoint.newest(p) for p in sorted((out / "checkpoints").iterdir())}
     assert saved
     assert all(state.version > 0 for state in saved.values())
@@ -38,7 +74,7 @@ def final(out):
 
 
 def assert_same(ours, theirs):
-    """Compare two of `final`'s networks."""
+    """Compare two owners' versions and networks."""
     assert ours[0] == theirs[0], "not the same number of updates"
     assert ours[1].keys() == theirs[1].keys()
     for name, tensor in ours[1].items():
@@ -46,114 +82,85 @@ def assert_same(ours, theirs):
         assert torch.equal(tensor, theirs[1][name]), f"{name}: differs by up to {difference:.3g}"
 
 
+def assert_all_same(ours, theirs):
+    """Compare two runs, owner by owner."""
+    assert ours.keys() == theirs.keys()
+    for owner in ours:
+        assert_same(ours[owner], theirs[owner])
+
+
 def assert_different(ours, theirs):
     assert any(not torch.equal(tensor, theirs[1][name]) for name, tensor in ours[1].items())
 
 
 @pytest.mark.parametrize(
-    ("recipe", "ranks", "options"),
+    ("recipe", "ranks", "env", "options"),
     [
-        ("impala", 3, []),
-        ("a3c", 3, []),
-        ("paac", 2, []),
-        ("group_ensemble", 4, OFTEN),
-        ("group_ensemble", 6, [*OFTEN, *settings(topology__groups=2, topology__learners_per_group=2)]),
+        ("impala", 3, CATCH, []),
+        ("a3c", 3, CATCH, []),
+        ("paac", 2, CATCH, []),
+        ("group_ensemble", 4, CARTPOLE, OFTEN),
+        ("group_ensemble", 6, CATCH, [*OFTEN, *TWO_BY_TWO]),
     ],
-    ids=lambda value: str(value) if isinstance(value, str | int) else "",
+    ids=["impala-3", "a3c-3", "paac-2", "group_ensemble-4", "group_ensemble-6"],
 )
-def test_the_same_command_gives_the_same_weights(recipe, ranks, options, tmp_path):
-    one, two = (train(tmp_path, ranks, recipe, *options, env=CATCH, frames=5000, name=name) for name in "ab")
-    assert one.keys() == two.keys()
-    for owner in one:
-        assert_same(one[owner], two[owner])
+def test_a_run_and_another_from_its_configuration_have_the_same_weights(recipe, ranks, env, options, train, tmp_path):
+    first = train(ranks, recipe, *options, env=env)
+    again = tmp_path / "again"
+    done = python(ranks, PROGRAMS / "again.py", first / "config.json", again, cwd=tmp_path)
+    assert done.rc == 0, done.text
+    assert read_json(again / "config.json") == read_json(first / "config.json")
+    ours = final(first)
+    assert_all_same(ours, final(again))
     if recipe == "group_ensemble":
-        assert_different(one["group-0000"], one["group-0001"])
+        assert_different(ours["group-0000"], ours["group-0001"])
 
 
-def test_another_seed_gives_other_weights(tmp_path):
-    one = train(tmp_path, 1, "paac", "--seed", "1", name="one")
-    two = train(tmp_path, 1, "paac", "--seed", "2", name="two")
-    assert_different(one["group-0000"], two["group-0000"])
+def test_another_seed_gives_other_weights(train):
+    ours, theirs = final(train(1, "paac")), final(train(1, "paac", "--seed", "2"))
+    assert_different(ours["group-0000"], theirs["group-0000"])
 
 
-@pytest.fixture(scope="module")
-def inline(tmp_path_factory):
+@pytest.fixture
+def inline(train):
     """One learner that steps its own environments and holds its own optimizer."""
-    folder = tmp_path_factory.mktemp("inline")
-    return train(folder, 1, "paac")["group-0000"]
+    return final(train(1, "paac"))["group-0000"]
 
 
-def test_a_server_of_one_learner_is_a_local_update(inline, tmp_path):
-    options = settings(update="server", topology__servers=1, topology__groups=1)
-    assert_same(train(tmp_path, 2, "paac", *options, *settings(acting="local"))["server-0000"], inline)
+def test_a_server_of_one_learner_is_a_local_update(inline, train):
+    options = settings(acting="local", update="server", topology__servers=1, topology__groups=1)
+    assert_same(final(train(2, "paac", *options))["server-0000"], inline)
 
 
-def test_an_allreduce_of_one_learner_is_a_local_update(inline, tmp_path):
+def test_an_allreduce_of_one_learner_is_a_local_update(inline, train):
     options = settings(acting="local", update="allreduce")
-    assert_same(train(tmp_path, 1, "paac", *options)["group-0000"], inline)
+    assert_same(final(train(1, "paac", *options))["group-0000"], inline)
 
 
-def test_acting_centrally_in_lockstep_is_acting_locally(inline, tmp_path):
-    assert_same(train(tmp_path, 2, "paac")["group-0000"], inline)
+def test_acting_centrally_in_lockstep_is_acting_locally(inline, train):
+    assert_same(final(train(2, "paac"))["group-0000"], inline)
 
 
-def test_other_recipes_are_the_same_parts_with_other_numbers(tmp_path):
+def test_recipes_are_the_same_parts_with_other_numbers(inline, train):
     """A3C with one learner, told PAAC's numbers, is PAAC on one rank."""
     numbers = settings(env__num_envs=32, algorithm__entropy_coefficient=0.02, optimization__learning_rate=1e-3)
-    ours = train(tmp_path, 2, "a3c", *numbers)["server-0000"]
-    theirs = train(tmp_path, 1, "paac")["group-0000"]
-    assert_same(ours, theirs)
+    assert_same(final(train(2, "a3c", *numbers))["server-0000"], inline)
 
 
-def test_an_ensemble_of_weight_zero_is_uncoupled(tmp_path):
-    zero = train(tmp_path, 4, "group_ensemble", *OFTEN, *settings(coupling__beta=0), name="zero")
-    uncoupled = train(tmp_path, 4, "group_ensemble", *settings(coupling="uncoupled"), name="uncoupled")
-    coupled = train(tmp_path, 4, "group_ensemble", *OFTEN, *settings(coupling__beta=0.5), name="coupled")
-    assert zero.keys() == uncoupled.keys() == coupled.keys()
-    for owner in zero:
-        assert_same(zero[owner], uncoupled[owner])
+def test_an_ensemble_of_weight_zero_is_uncoupled(train):
+    zero = final(train(4, "group_ensemble", *OFTEN, *settings(coupling__beta=0)))
+    uncoupled = final(train(4, "group_ensemble", *settings(coupling="uncoupled")))
+    coupled = final(train(4, "group_ensemble", *OFTEN))
+    assert_all_same(zero, uncoupled)
     assert_different(zero["group-0000"], coupled["group-0000"])
 
 
-SLOW = """
-import time
-from gymnasium.envs.classic_control import CartPoleEnv
-
-class Even(CartPoleEnv):
-    first_slow = 10**9
-
-    def reset(self, *, seed=None, options=None):
-        if seed is not None:
-            self.slow = seed >= self.first_slow
-        return super().reset(seed=seed, options=options)
-
-    def step(self, action):
-        if self.slow:
-            time.sleep(0.002)
-        return super().step(action)
-
-class Uneven(Even):
-    first_slow = 100_016  # the second group's
-"""
-
-
-def test_a_group_that_is_through_does_not_cut_a_slower_one_short(tmp_path):
-    (tmp_path / "paces.py").write_text(SLOW)
+def test_a_group_that_is_through_does_not_cut_a_slower_one_short(train):
+    """The groups' weights are those of a run in which both go at one pace."""
     options = settings(coupling="uncoupled")
-    even = train(tmp_path, 4, "group_ensemble", *options, env="paces:Even", name="even")
-    uneven = train(tmp_path, 4, "group_ensemble", *options, env="paces:Uneven", name="uneven")
-    assert sorted(even) == sorted(uneven) == ["group-0000", "group-0001"]
-    for owner in even:
-        assert_same(even[owner], uneven[owner])
-
-
-def test_a_configuration_that_was_written_recreates_its_run(tmp_path):
-    ours = train(tmp_path, 2, "impala", name="first")["group-0000"]
-    config, again = tmp_path / "first/config.json", tmp_path / "again"
-    done = python(2, PROGRAMS / "again.py", config, again, cwd=tmp_path)
-    assert done.rc == 0, done.text
-    assert read_json(again / "config.json") == read_json(config)
-    assert_same(ours, final(again)["group-0000"])
+    even = final(train(4, "group_ensemble", *options))
+    uneven = final(train(4, "group_ensemble", *options, env="paces:Uneven"))
+    assert_all_same(even, uneven)
 
 
 def watched(folder, ranks, zero_rank, *options, **environment):
@@ -175,8 +182,7 @@ def assert_in_step(one, two):
 
 
 def test_the_learners_of_a_group_hold_the_same_weights_after_every_update(tmp_path):
-    options = settings(topology__groups=2, topology__learners_per_group=2)
-    notes = watched(tmp_path, 6, -1, "group_ensemble", *OFTEN, *options)
+    notes = watched(tmp_path, 6, -1, "group_ensemble", *OFTEN, *TWO_BY_TWO)
     assert sorted(notes) == [0, 1, 3, 4]
     assert_in_step(notes[0], notes[1])
     assert_in_step(notes[3], notes[4])
@@ -186,37 +192,34 @@ def test_the_learners_of_a_group_hold_the_same_weights_after_every_update(tmp_pa
 
 @pytest.mark.parametrize("backend", ["horovod", "mpi"])
 def test_with_one_learners_gradient_zeroed_both_move(backend, tmp_path):
+    """And Horovod's own timeline shows one allreduce an update."""
+    timeline = tmp_path / "timeline.json"
     options = settings(topology__learners_per_group=2, update__backend=backend)
-    notes = watched(tmp_path, 3, 0, "impala", *options)
+    notes = watched(tmp_path, 3, 0, "impala", *options, HOROVOD_TIMELINE=str(timeline))
     assert sorted(notes) == [0, 1]
     assert_in_step(notes[0], notes[1])
+    if backend == "horovod":
+        assert allreduces(timeline) == {"allreduce.gradient": len(notes[0]) - 1}
+    else:
+        assert not timeline.exists()
 
 
-def test_horovods_timeline_shows_one_allreduce_an_update(tmp_path):
-    timeline = tmp_path / "timeline.json"
-    options = settings(topology__learners_per_group=2, update__backend="horovod")
-    notes = watched(tmp_path, 3, -1, "impala", *options, HOROVOD_TIMELINE=str(timeline))
-    updates = len(notes[0]) - 1
+def allreduces(timeline):
+    """Return the number of allreduces of each tensor in one of Horovod's timelines."""
     text = timeline.read_text().strip().rstrip(",")
-    events = [e for e in json.loads(text if text.endswith("]") else text + "]") if e]
-    tensors = {e["pid"]: e["args"]["name"] for e in events if "name" in e.get("args", {})}
-    begun = [e for e in events if e.get("name") == "ALLREDUCE" and e.get("ph") == "B"]
-    assert updates > 10
-    assert len(begun) == updates
-    assert all("gradient" in tensors[e["pid"]] for e in begun)
+    events = [event for event in json.loads(text if text.endswith("]") else text + "]") if event]
+    tensors = {event["pid"]: event["args"]["name"] for event in events if "name" in event.get("args", {})}
+    begun = [event for event in events if event.get("name") == "ALLREDUCE" and event["ph"] == "B"]
+    return Counter(tensors[event["pid"]] for event in begun)
 
 
-@pytest.mark.parametrize(("recipe", "ranks"), [("impala", 3), ("a3c", 3), ("paac", 2)])
-def test_a_deterministic_run_goes_on_deterministically(recipe, ranks, tmp_path):
+def test_a_deterministic_run_goes_on_deterministically(train, tmp_path):
     """Resumed twice from copies of one run: the same weights again (though not those of a run without a break)."""
-    train(tmp_path, ranks, recipe, frames=3000, name="first")
-    results = []
+    first, results = train(2, "impala", frames=3000), []
     for name in "ab":
-        out = tmp_path / name
-        shutil.copytree(tmp_path / "first", out)
-        done = hpcddrl(ranks, "run", "--resume", out, "--frames", "6000", cwd=tmp_path)
+        shutil.copytree(first, tmp_path / name)
+        done = hpcddrl(2, "run", "--resume", tmp_path / name, "--frames", "6000", cwd=tmp_path)
         assert done.rc == 0, done.text
-        results.append(final(out))
-    (owner,) = results[0]
-    assert results[0][owner][0] > final(tmp_path / "first")[owner][0]
-    assert_same(results[0][owner], results[1][owner])
+        results.append(final(tmp_path / name))
+    assert results[0]["group-0000"][0] > final(first)["group-0000"][0]
+    assert_all_same(*results)

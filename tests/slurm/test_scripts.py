@@ -164,6 +164,12 @@ def test_threads_and_binding_follow_the_cpus_of_a_task(tools, tmp_path):
         assert "OMP_NUM_THREADS=4" in printed
 
 
+def test_nodes_that_would_stay_empty_are_mentioned(tools, tmp_path):
+    for nodes, mentioned in (("2", False), ("4", True)):
+        env = job(tools, SLURM_JOB_NUM_NODES=nodes, SLURM_NTASKS_PER_NODE="8", DRY_RUN="1")
+        assert ("lower --ntasks-per-node" in script(env, cwd=tmp_path).stdout) == mentioned
+
+
 def test_outside_slurm_it_says_how_to_submit(tools, tmp_path):
     done = script(variables(tools), cwd=tmp_path)
     assert done.returncode == 2
