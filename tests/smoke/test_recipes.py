@@ -48,10 +48,10 @@ CASES = [
     Case("a3c", 2),
     Case("a3c", 4),
     Case("paac", 1),
-    Case("paac", 5),
+    Case("paac", 4),
     Case("paac", 1, "CartPole-v1"),
-    Case("impala", 3, "Pendulum-v1"),
-    Case(DEFAULT, 4, PONG, options=tuple(settings(env__num_envs=2)), named=False),
+    Case("impala", 2, "Pendulum-v1"),
+    Case(DEFAULT, 2, PONG, options=tuple(settings(env__num_envs=2)), named=False),
 ]
 
 
