@@ -146,7 +146,7 @@ make_room() {
     elif [ -e "$run/summary.json" ]; then
         case $(exit_reason) in
             signal*) ;;
-            *) [ -n "${RESUME:-}" ] || { say "$run has ended already ($(exit_reason))"; exit 0; } ;;
+            *) [ "$restarts" = 0 ] || { say "$run has ended already ($(exit_reason))"; exit 0; } ;;
         esac
         mv "$run/summary.json" "${segments[-1]}" || die "$run/summary.json: not moved away"
     fi
