@@ -86,6 +86,8 @@ class Rollout(NamedTuple):
     first: Array  # [K + T, B] bool: the frame opens an episode
     action: Array  # [T, B] i64 | [T, B, dim] f32
     log_mu: Array  # [T, B] f32: log-probability of the action when it was taken
+    value: Array  # [T, B] f32: V of the observation (max Q where the network has Q), as the weights that acted saw it
+    action_value: Array  # [T, B] f32: Q of the action likewise (V where the network has no Q)
     reward: Array  # [T, B] f32
     discount: Array  # [T, B] f32: 0 or 1
 
@@ -103,6 +105,32 @@ class Batch(NamedTuple):
     discount: torch.Tensor  # [T, N] f32: 0 or 1
     valid: torch.Tensor  # [T, N] f32: 0 where the step only reset the environment
     versions: Array  # [R] i64
+    steps: int  # env steps, resets too, that come to the learner with this batch for the first time
+    fresh: int  # transitions that do
+
+    @property
+    def samples(self) -> int:
+        """Return how many transitions are learned from."""
+        return int(self.valid.sum())
+
+
+class Transitions(NamedTuple):
+    """N transitions of up to n steps each, drawn from a replay."""
+
+    observation: torch.Tensor  # [N, *observation_shape]
+    next_observation: torch.Tensor  # [N, *observation_shape]: n steps later, or the episode's last
+    action: torch.Tensor  # [N] i64
+    reward: torch.Tensor  # [N] f32: Σ γᵏ r over the steps
+    discount: torch.Tensor  # [N] f32: of the value of the next observation; 0 if the episode terminated before it
+    weight: torch.Tensor  # [N] f32: importance weights, at most 1
+    versions: Array  # [N] i64: of the weights that acted
+    steps: int  # see `Batch`
+    fresh: int  # see `Batch`
+
+    @property
+    def samples(self) -> int:
+        """Return how many transitions are learned from."""
+        return len(self.action)
 
 
 class Weights(NamedTuple):
@@ -110,6 +138,7 @@ class Weights(NamedTuple):
 
     version: int
     flat: torch.Tensor  # [P] f32
+    frames: float = 0.0  # environment frames behind them, of all who share them
     last: bool = False
 
 
@@ -134,6 +163,8 @@ class Acted(NamedTuple):
 
     action: Array  # [B] i64 | [B, dim] f32
     log_mu: Array  # [B] f32
+    value: Array  # [B] f32, see `Rollout`
+    action_value: Array  # [B] f32
 
 
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions

@@ -127,6 +127,8 @@ def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[R
             "first": ((length, num_envs), np.bool_),
             "action": action_field(spec, *steps),
             "log_mu": (steps, np.float32),
+            "value": (steps, np.float32),
+            "action_value": (steps, np.float32),
             "reward": (steps, np.float32),
             "discount": (steps, np.float32),
         },
