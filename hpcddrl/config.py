@@ -1,21 +1,19 @@
 """Every axis of a run as a frozen dataclass; a recipe is one value of `Config`.
 
 An axis with several answers is a union of small classes, told apart by ``kind``, so that no field is "only used
-when". On the command line ``--set coupling=ensemble --set coupling.beta=0.1`` replaces an answer and then one of
-its fields. Validation is pydantic's; `override` and `load` turn its complaints into one line.
+when". Validation is pydantic's; `settings` turns its complaints into one line.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
-SCHEMA = 1
-_UNFINISHED = "unfinished"  # the context of a validation to which more settings will be added
+SCHEMA = 2
+UNFINISHED = "unfinished"  # the context of a validation to which more settings will be added
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -31,7 +29,8 @@ class Env:
     """The environment, and how each rank that steps it does so."""
 
     id: str = "ALE/Pong-v5"
-    """A registered Gymnasium id, a built-in (hpcddrl/Catch-v0, …) or module:Class."""
+    """A registered Gymnasium id, a built-in (hpcddrl/Catch-v0, …) or module:Class; several of one kind with commas
+    between them: the ranks that step environments take them in turn."""
     num_envs: Positive = 16
     """Environments of one rank, stepped together."""
     frame_stack: Positive | None = None
@@ -52,15 +51,23 @@ class Env:
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment itself."""
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the ids one by one."""
+        return tuple(name.strip() for name in self.id.split(","))
+
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Topology:
     """How many ranks take which role. Unset counts are fitted to the ranks given."""
 
     groups: Positive | None = None
-    learners_per_group: Positive = 1
+    learners_per_group: Positive | None = 1
     actors_per_group: Count | None = None
+    replays_per_group: Count = 0
+    """Ranks that hold a share of the group's replay each; 0 with a replay: every learner holds its own."""
     servers: Count = 0
+    """Ranks that hold a shard of the weights each, for all groups."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -77,9 +84,67 @@ class CentralActing:
     kind: Literal["central"] = "central"
     minimum: Positive | Literal["all"] = "all"
     """Actors whose frames are awaited before a batch is inferred: 1 = when ready, "all" = lockstep."""
+    reuse_forward: bool = False
+    """Learn from the forward passes that acted instead of repeating them (lockstep only: nothing is older)."""
 
 
 Acting = Annotated[LocalActing | CentralActing, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Fresh:
+    """Rollouts are learned from as they come, once: the learner's own, or its actors' from a bounded queue."""
+
+    kind: Literal["fresh"] = "fresh"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Uniform:
+    """Every transition is as likely as any other."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Proportional:
+    """Transitions are drawn in proportion to (|δ| + ε)^α (Schaul et al. 2015)."""
+
+    kind: Literal["proportional"] = "proportional"
+    alpha: Fraction = 0.6
+    beta: Fraction = 0.4
+    """Exponent of the importance weights (N · P)^−β."""
+    epsilon: PositiveFloat = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RankBased:
+    """Transitions are drawn in proportion to (1 / rank of |δ|)^α (Schaul et al. 2015)."""
+
+    kind: Literal["rank"] = "rank"
+    alpha: Fraction = 0.7
+    beta: Fraction = 0.5
+    """Exponent of the importance weights (N · P)^−β."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Replay:
+    """Transitions are kept and drawn again; on replay ranks if there are any, else on each learner."""
+
+    kind: Literal["replay"] = "replay"
+    capacity: Positive = 100_000
+    """Transitions kept by each rank that holds a replay."""
+    batch_size: Positive = 128
+    """Transitions in an update."""
+    learning_starts: Positive = 5_000
+    """Transitions to gather before the first update."""
+    replay_ratio: PositiveFloat = 4.0
+    """Most transitions learned from for each one gathered since then."""
+    priorities: Annotated[Uniform | Proportional | RankBased, Field(discriminator="kind")] = Field(
+        default_factory=Uniform
+    )
+
+
+Experience = Annotated[Fresh | Replay, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -98,10 +163,47 @@ class AllReduce:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class NoCompensation:
+    """A stale gradient is applied as it is."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ConstantCompensation:
+    """DC-ASGD-c (Zheng et al. 2017): g + λ g ⊙ g ⊙ (w − w_backup), with one backup of the weights a learner."""
+
+    kind: Literal["constant"] = "constant"
+    strength: NonNegative = 0.04
+    """λ."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AdaptiveCompensation:
+    """DC-ASGD-a (Zheng et al. 2017): λ is divided by the root of the running mean square of the gradient."""
+
+    kind: Literal["adaptive"] = "adaptive"
+    strength: NonNegative = 2.0
+    """λ₀."""
+    decay: Fraction = 0.95
+    epsilon: PositiveFloat = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ParameterServer:
-    """Gradients go to the server ranks, which hold the optimizer, and new weights come back, asynchronously."""
+    """Gradients go to the server ranks, which hold the optimizer, and new weights come back."""
 
     kind: Literal["server"] = "server"
+    mode: Literal["asynchronous", "synchronous"] = "asynchronous"
+    """Apply each gradient as it comes, or average those of all learners first."""
+    compensation: Annotated[
+        NoCompensation | ConstantCompensation | AdaptiveCompensation, Field(discriminator="kind")
+    ] = Field(default_factory=NoCompensation)
+    """What is done about a gradient's staleness."""
+    max_staleness: Count | None = None
+    """Refuse gradients of weights older than so many updates (unset: take all)."""
+    max_loss_deviations: PositiveFloat | None = None
+    """Refuse gradients whose loss is more than so many standard deviations above the running mean (unset: take all)."""
 
 
 Update = Annotated[LocalUpdate | AllReduce | ParameterServer, Field(discriminator="kind")]
@@ -129,7 +231,41 @@ class Ensemble:
     """The peers' networks see every n-th time step of a batch, in turn (1: all)."""
 
 
-Coupling = Annotated[Uncoupled | Ensemble, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Teacher:
+    """Learners are drawn to the policy of another run, ever less (kickstarting, Schmitt et al. 2018)."""
+
+    kind: Literal["teacher"] = "teacher"
+    run: str | None = None
+    """Directory of the teacher's run; its newest checkpoint of the first group (or server) teaches."""
+    beta: NonNegative = 1.0
+    """λ at the start: weight of KL(teacher ‖ own policy) in the loss."""
+    anneal_frames: PositiveFloat = 2e6
+    """Trained frames of a group after which λ is 0; it falls linearly."""
+
+
+Coupling = Annotated[Uncoupled | Ensemble | Teacher, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PolicyGradient:
+    """The plain policy gradient: −ρ A log π."""
+
+    kind: Literal["policy_gradient"] = "policy_gradient"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ClippedSurrogate:
+    """−min(r A, clip(r, 1 ± ε) A), r = π / μ, in several passes over each batch (Schulman et al. 2017)."""
+
+    kind: Literal["clipped"] = "clipped"
+    clip: PositiveFloat = 0.2
+    epochs: Positive = 4
+    minibatches: Positive = 4
+    """Parts that a batch's environments are dealt to in each pass."""
+
+
+Surrogate = Annotated[PolicyGradient | ClippedSurrogate, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -139,8 +275,8 @@ class ActorCritic:
     kind: Literal["actor_critic"] = "actor_critic"
     unroll_length: Positive = 20
     """Env steps in a rollout (T)."""
-    rollouts_per_batch: Positive = 1
-    """Rollouts that make a batch; without a queue always one from each source."""
+    rollouts_per_batch: Positive | Literal["ready"] = 1
+    """Rollouts that make a batch ("ready": all there are, with central acting); in lockstep one from each actor."""
     discount: Fraction = 0.99
     correction: Literal["none", "eps", "ratio", "vtrace"] = "vtrace"
     """What is done about data of older policies."""
@@ -148,13 +284,60 @@ class ActorCritic:
     """λ of the value targets: 1 for n-step returns, less for less variance."""
     rho_bar: PositiveFloat = 1.0
     c_bar: PositiveFloat = 1.0
+    surrogate: Surrogate = Field(default_factory=PolicyGradient)
     value_coefficient: NonNegative = 0.5
     entropy_coefficient: NonNegative = 0.01
     normalise_advantages: bool = False
     """Scale a batch's advantages to mean 0 and deviation 1."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the steps' losses; the size of a step follows the batch's with "sum"."""
+    learn_from_terminal: bool = True
+    """Off: steps that terminate an episode are not learned from, and their rewards are lost (GA3C's code)."""
 
 
-Algorithm = ActorCritic
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LinearEpsilon:
+    """ε falls linearly over the job's frames, the same for all."""
+
+    kind: Literal["linear"] = "linear"
+    start: Fraction = 1.0
+    end: Fraction = 0.05
+    frames: PositiveFloat = 1e6
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SpreadEpsilon:
+    """Each of the job's N environments keeps its own: εᵢ = base^(1 + exponent · i / (N − 1)) (Horgan et al. 2018)."""
+
+    kind: Literal["spread"] = "spread"
+    base: Fraction = 0.4
+    exponent: NonNegative = 7.0
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class QLearning:
+    """Q-learning with target weights, from a replay."""
+
+    kind: Literal["q_learning"] = "q_learning"
+    unroll_length: Positive = 4
+    """Env steps in a rollout (T), the unit in which transitions come to the replay."""
+    discount: Fraction = 0.99
+    n_step: Positive = 1
+    """Rewards before the target bootstraps."""
+    double: bool = True
+    """Choose the target's action by the weights being learned (van Hasselt et al. 2016)."""
+    dueling: bool = True
+    """Q = V + A − mean A (Wang et al. 2016)."""
+    target_every: Positive = 500
+    """Updates between two copies to the target weights."""
+    huber: PositiveFloat | None = 1.0
+    """|δ| from which the loss is linear, so that errors are clipped (unset: squared throughout)."""
+    exploration: Annotated[LinearEpsilon | SpreadEpsilon, Field(discriminator="kind")] = Field(
+        default_factory=LinearEpsilon
+    )
+
+
+Algorithm = Annotated[ActorCritic | QLearning, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -165,6 +348,16 @@ class RMSProp:
     decay: Fraction = 0.99
     epsilon: PositiveFloat = 1e-5
     momentum: Fraction = 0.0
+    centered: bool = False
+    """Divide by the deviation instead of the root mean square."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AdaGrad:
+    """AdaGrad (Duchi et al. 2011): the rate falls with the sum of all squared gradients so far."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    epsilon: PositiveFloat = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -181,7 +374,7 @@ class Adam:
 class Optimization:
     """The optimizer and its learning rate over frames."""
 
-    method: Annotated[RMSProp | Adam, Field(discriminator="kind")] = Field(default_factory=RMSProp)
+    method: Annotated[RMSProp | Adam | AdaGrad, Field(discriminator="kind")] = Field(default_factory=RMSProp)
     learning_rate: PositiveFloat = 1e-3
     decay: Literal["constant", "linear"] = "constant"
     """linear: to 0 at the end of the budget of frames."""
@@ -231,6 +424,7 @@ class Config:
     env: Env = Field(default_factory=Env)
     topology: Topology = Field(default_factory=Topology)
     acting: Acting = Field(default_factory=LocalActing)
+    experience: Experience = Field(default_factory=Fresh)
     update: Update = Field(default_factory=LocalUpdate)
     coupling: Coupling = Field(default_factory=Uncoupled)
     algorithm: Algorithm = Field(default_factory=ActorCritic)
@@ -247,118 +441,112 @@ class Config:
 
     @model_validator(mode="after")
     def _axes_agree(self, info: ValidationInfo) -> Config:
-        if info.context == _UNFINISHED:
-            return self
-        if (self.update.kind == "server") != (self.topology.servers > 0):
-            raise ValueError(
-                f"topology.servers = {self.topology.servers} with update.kind = {self.update.kind!r}: "
-                "a server update needs server ranks and nothing else does; set both"
-            )
-        if self.topology.servers > 1:
-            raise ValueError(f"topology.servers = {self.topology.servers}: one server is supported; set 1")
-        if self.topology.learners_per_group > 1 and self.update.kind != "allreduce":
-            raise ValueError(
-                f"topology.learners_per_group = {self.topology.learners_per_group} with update.kind = "
-                f"{self.update.kind!r}: learners of one group must reduce; set update=allreduce"
-            )
-        if self.topology.learners_per_group > 1 and self.topology.actors_per_group == 0:
-            raise ValueError("topology.actors_per_group = 0 with several learners a group: give the group actors")
-        if self.acting.kind == "central" and self.topology.learners_per_group > 1:
-            raise ValueError("acting.kind = 'central' with several learners a group: use one learner a group")
-        if self.optimization.decay == "linear" and self.budget.frames is None:
-            raise ValueError("optimization.decay = 'linear' needs budget.frames: give --frames")
-        if self.deterministic and isinstance(self.acting, CentralActing) and self.acting.minimum != "all":
-            raise ValueError(
-                f"deterministic = True with acting.minimum = {self.acting.minimum}: who is ready first is chance; "
-                "set acting.minimum=all"
-            )
-        if self.deterministic and self.budget.frames is None:
-            raise ValueError("deterministic = True needs budget.frames, the only exact place to stop: give --frames")
+        if info.context != UNFINISHED:
+            for wrong, complaint in self._rules():
+                if wrong:
+                    raise ValueError(complaint)
         return self
 
-
-_adapter: TypeAdapter[Config] = TypeAdapter(Config)
-
-
-def dump(config: Config) -> dict[str, Any]:
-    """Return the configuration as JSON-able data; `load` is the inverse."""
-    data: dict[str, Any] = _adapter.dump_python(config, mode="json")
-    return data
-
-
-def load(data: Any) -> Config:
-    """Build a configuration from `dump`'s data.
-
-    Raises:
-        ValueError: in one line, with the field, its value and the rule.
-    """
-    return _validated(data, None)
-
-
-def _validated(data: Any, context: str | None) -> Config:
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise ValueError(f"schema = {schema}: newer than this program's {SCHEMA}; update hpcddrl")
-    try:
-        return _adapter.validate_python(data, context=context)
-    except ValidationError as error:
-        raise ValueError(_one_line(error)) from None
-
-
-def override(config: Config, settings: list[str]) -> Config:
-    """Return the configuration with each ``dotted.field=value`` applied, in order; the axes must agree at the end.
-
-    Values are JSON where they parse as such, else text. Giving a name to an axis with several answers
-    (``coupling=ensemble``) takes that answer with its defaults.
-
-    Raises:
-        ValueError: an unknown field (with the nearest valid ones) or a value that breaks a rule.
-    """
-    data = dump(config)
-    for setting in settings:
-        path, separator, text = setting.partition("=")
-        if not separator:
-            raise ValueError(f"--set {setting}: not of the form field=value, for example env.num_envs=8")
-        _assign(data, path.strip(), text.strip())
-        data = dump(_validated(data, _UNFINISHED))  # an axis that was named has its fields now
-    return load(data)
-
-
-def _assign(data: dict[str, Any], path: str, text: str) -> None:
-    *parents, name = path.split(".")
-    node = data
-    for depth, parent in enumerate(parents):
-        _check_field(node, parent, ".".join(parents[:depth]))
-        node = node[parent]
-        if not isinstance(node, dict):
-            raise ValueError(f"--set {path}: {'.'.join(parents[: depth + 1])} is a single value and has no fields")
-    if path != f"env.options.{name}":  # the environment's own arguments are its business
-        _check_field(node, name, ".".join(parents))
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-    has_kinds = isinstance(node.get(name), dict) and "kind" in node[name]
-    node[name] = {"kind": value} if has_kinds and not isinstance(value, dict) else value
-
-
-def _check_field(node: dict[str, Any], name: str, where: str) -> None:
-    if name not in node:
-        near = difflib.get_close_matches(name, node, n=3, cutoff=0.4) or sorted(node)
-        prefix = f"{where}." if where else ""
-        nearest = ", ".join(prefix + n for n in near) or "none"
-        raise ValueError(f"--set {prefix}{name}: no such option; nearest: {nearest}")
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    context = first.get("ctx", {})
-    if first["type"] == "value_error":
-        return str(first["msg"]).removeprefix("Value error, ")
-    kinds = {"local", "central", "allreduce", "server", "uncoupled", "ensemble", "rmsprop", "adam"}
-    names = [str(part) for part in first["loc"] if part not in kinds]
-    field = ".".join(n for n in names if not n.startswith(("constrained-", "literal["))) or "config"
-    if first["type"] == "union_tag_invalid":
-        return f"{field} = {context['tag']!r}: must be {context['expected_tags'].replace(', ', ' or ')}"
-    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return f"{field}{value}: {first['msg'].replace('Input should be', 'must be')}"
+    def _rules(self) -> Iterator[tuple[bool, str]]:
+        """Yield what no run can be, each with its complaint: fields, values, the rule and the way out."""
+        topology, acting, update, algorithm = self.topology, self.acting, self.update, self.algorithm
+        replay = self.experience if isinstance(self.experience, Replay) else None
+        actor_critic = algorithm if isinstance(algorithm, ActorCritic) else None
+        clipped = actor_critic is not None and isinstance(actor_critic.surrogate, ClippedSurrogate)
+        lockstep = isinstance(acting, CentralActing) and acting.minimum == "all"
+        learners = topology.learners_per_group or 2  # unset: as many as there are ranks for
+        yield (
+            (update.kind == "server") != (topology.servers > 0),
+            f"topology.servers = {topology.servers} with update.kind = {update.kind!r}: "
+            "a server update needs server ranks and nothing else does; set both",
+        )
+        yield (
+            learners > 1 and update.kind != "allreduce",
+            f"topology.learners_per_group = {learners} with update.kind = {update.kind!r}: learners of one group "
+            "must reduce; set update=allreduce",
+        )
+        yield (
+            learners > 1 and acting.kind == "central",
+            f"acting.kind = 'central' with topology.learners_per_group = {learners}: use one learner a group",
+        )
+        yield (
+            isinstance(acting, CentralActing) and acting.reuse_forward and not (lockstep and actor_critic),
+            "acting.reuse_forward = True: the weights that act must be those that learn, from all actors at once; "
+            "needs acting.minimum=all and algorithm=actor_critic",
+        )
+        yield (
+            isinstance(acting, CentralActing) and acting.reuse_forward and clipped,
+            "acting.reuse_forward = True with algorithm.surrogate.kind = 'clipped': one forward pass cannot serve "
+            "several updates; leave one away",
+        )
+        yield (
+            (replay is None) != (actor_critic is not None),
+            f"algorithm.kind = {algorithm.kind!r} with experience.kind = {self.experience.kind!r}: actor_critic "
+            "learns from fresh rollouts, q_learning from a replay; set experience=fresh or experience=replay",
+        )
+        yield (
+            topology.replays_per_group > 0 and replay is None,
+            f"topology.replays_per_group = {topology.replays_per_group} with experience.kind = "
+            f"{self.experience.kind!r}: replay ranks need experience=replay",
+        )
+        yield (
+            topology.replays_per_group > 0 and acting.kind == "central",
+            f"topology.replays_per_group = {topology.replays_per_group} with acting.kind = 'central': a learner that "
+            "acts has the rollouts already; set topology.replays_per_group=0",
+        )
+        yield (
+            topology.replays_per_group > 0 and topology.actors_per_group == 0,
+            f"topology.replays_per_group = {topology.replays_per_group} with topology.actors_per_group = 0: only "
+            "actors fill replay ranks; give the group actors",
+        )
+        if replay is not None:
+            smallest = "experience.capacity"
+            yield (
+                replay.learning_starts > replay.capacity,
+                f"experience.learning_starts = {replay.learning_starts}: more than {smallest} = {replay.capacity} "
+                "can ever hold; set less",
+            )
+            yield (
+                replay.batch_size > replay.learning_starts,
+                f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
+                f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
+            )
+        yield (
+            self.coupling.kind == "ensemble" and actor_critic is None,
+            "coupling.kind = 'ensemble' with algorithm.kind = 'q_learning': only policies are mixed; set "
+            "coupling=uncoupled",
+        )
+        yield (
+            self.coupling.kind == "teacher" and actor_critic is None,
+            "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
+            "coupling=uncoupled or algorithm=actor_critic",
+        )
+        yield (
+            isinstance(self.coupling, Teacher) and self.coupling.run is None,
+            "coupling.run is not set: a teacher is the directory of a run; --set coupling.run=runs/TEACHER",
+        )
+        yield (
+            actor_critic is not None
+            and actor_critic.rollouts_per_batch == "ready"
+            and (acting.kind != "central" or lockstep),
+            "algorithm.rollouts_per_batch = 'ready': only a learner that acts when some actors are ready (acting="
+            "central with acting.minimum a number) knows how many rollouts there are; give a number",
+        )
+        yield (
+            self.optimization.decay == "linear" and self.budget.frames is None,
+            "optimization.decay = 'linear' needs budget.frames: give --frames",
+        )
+        yield (
+            self.deterministic and isinstance(acting, CentralActing) and not lockstep,
+            f"deterministic = True with acting.minimum = {getattr(acting, 'minimum', None)}: who is ready first is "
+            "chance; set acting.minimum=all",
+        )
+        yield (
+            self.deterministic and topology.replays_per_group > 0,
+            f"deterministic = True with topology.replays_per_group = {topology.replays_per_group}: what a replay rank "
+            "holds when it is asked is chance; set topology.replays_per_group=0",
+        )
+        yield (
+            self.deterministic and self.budget.frames is None,
+            "deterministic = True needs budget.frames, the only exact place to stop: give --frames",
+        )

@@ -92,6 +92,13 @@ class Rollout(NamedTuple):
     discount: Array  # [T, B] f32: 0 or 1
 
 
+class Output(NamedTuple):
+    """A network's answer to N observations, in float32."""
+
+    policy: torch.Tensor  # [N, size] the policy's parameters | [N, actions] Q
+    value: torch.Tensor  # [N]; max Q where the network has Q
+
+
 class Batch(NamedTuple):
     """R rollouts of one size, as the algorithms learn from them.
 
@@ -106,7 +113,7 @@ class Batch(NamedTuple):
     valid: torch.Tensor  # [T, N] f32: 0 where the step only reset the environment
     versions: Array  # [R] i64
     steps: int  # env steps, resets too, that come to the learner with this batch for the first time
-    fresh: int  # transitions that do
+    output: Output | None = None  # [T, N, ...] each: of the forward passes that acted, to be learned from as they are
 
     @property
     def samples(self) -> int:
@@ -125,7 +132,6 @@ class Transitions(NamedTuple):
     weight: torch.Tensor  # [N] f32: importance weights, at most 1
     versions: Array  # [N] i64: of the weights that acted
     steps: int  # see `Batch`
-    fresh: int  # see `Batch`
 
     @property
     def samples(self) -> int:
@@ -150,12 +156,13 @@ class Peer(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the coupled groups say of the time steps ``rows`` of a batch, and how much it counts."""
+    """What others say of the time steps ``rows`` of a batch, and how much it counts."""
 
     rows: slice  # S of the batch's T time steps
     peers: tuple[Peer, ...]
-    beta: float
-    temperature: float
+    beta: float  # weight of KL(mixture ‖ own policy) in the loss
+    temperature: float  # T of the mixture's weights softmax(V / T)
+    with_own: bool  # the learner's own policy is one of the mixture
 
 
 class Acted(NamedTuple):
@@ -165,6 +172,13 @@ class Acted(NamedTuple):
     log_mu: Array  # [B] f32
     value: Array  # [B] f32, see `Rollout`
     action_value: Array  # [B] f32
+
+
+class Learned(NamedTuple):
+    """What an algorithm has to tell of a batch beside its gradient."""
+
+    metrics: dict[str, float]
+    errors: Array | None = None  # [N] f32 temporal differences, for a replay's priorities
 
 
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions

@@ -6,21 +6,30 @@ import torch
 from torch import Tensor
 
 from hpcddrl.config import ActorCritic as ActorCriticConfig
+from hpcddrl.config import ClippedSurrogate
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.rl.ensemble import mixture_weights
-from hpcddrl.rl.losses import log_with_floor, masked_mean, normalised, policy_gradient_loss, value_loss
+from hpcddrl.rl.losses import (
+    clipped_surrogate_loss,
+    log_with_floor,
+    masked_mean,
+    normalised,
+    policy_gradient_loss,
+    value_loss,
+)
 from hpcddrl.rl.policies import Policy
 from hpcddrl.rl.returns import importance_ratios, value_targets
-from hpcddrl.types import Batch, Metrics, Targets, side_by_side
+from hpcddrl.types import Batch, Learned, Metrics, Output, Targets, Weights, side_by_side
 
 
 class ActorCritic:
     """Computes the gradient of an actor-critic loss.
 
-        L = −mean(ρ A log π) + k_v mean(½ (v − V)²) − k_H mean(H(π)) + β mean(KL(π_ens ‖ π))
+        L = −mean(ρ A log π) + k_v mean(½ (v − V)²) − k_H mean(H(π)) + β mean(KL(π_mix ‖ π))
 
-    with v, A and ρ from `rl.returns` (Espeholt et al. 2018; with all ratios 1, Mnih et al. 2016), the last term
-    where groups are coupled (the proposal, part 3). Means are over the valid steps of a batch.
+    with v, A and ρ from `rl.returns` (Espeholt et al. 2018; with all ratios 1, Mnih et al. 2016), the first term
+    possibly a clipped surrogate (Schulman et al. 2017), the last where others have something to say (the proposal,
+    part 3; Schmitt et al. 2018). Means are over the valid steps of a batch.
 
     Args:
         config: the coefficients.
@@ -37,14 +46,10 @@ class ActorCritic:
         self._gradient = gradient
         self._policy = policy
 
-    def gradients(self, batch: Batch, targets: Targets | None) -> Metrics:
-        """Write the gradient of a batch's loss to the gradient vector; return what is worth logging."""
+    def gradients(self, batch: Batch, targets: Targets | None, weights: Weights) -> Learned:
+        """See `Algorithm`."""
         c, policy = self._config, self._policy
-        rollouts, _, envs = batch.observation.shape[:3]
-        output = self._network(batch.observation.flatten(0, 2))
-        params = side_by_side(output.policy, rollouts, envs)[:-1]
-        value = side_by_side(output.value, rollouts, envs)
-
+        params, value = self._outputs(batch)
         log_pi = policy.log_prob(params, batch.action)
         ratios = importance_ratios(
             log_pi=log_pi.detach(),
@@ -55,47 +60,71 @@ class ActorCritic:
             c_bar=c.c_bar,
             trace_decay=c.trace_decay,
         )
-        goals = value_targets(
-            value=value.detach(), reward=batch.reward, discount=c.discount * batch.discount, ratios=ratios
-        )
-        advantage = normalised(goals.advantage, batch.valid) if c.normalise_advantages else goals.advantage
-        learned_log_pi = log_with_floor(log_pi) if c.correction == "eps" else log_pi
-        policy_term = policy_gradient_loss(
-            log_pi=learned_log_pi, advantage=advantage, ratio=ratios.policy, valid=batch.valid
-        )
-        value_term = value_loss(value=value[:-1], target=goals.target, valid=batch.valid)
-        entropy = masked_mean(policy.entropy(params), batch.valid)
+        reward, valid = batch.reward, batch.valid
+        if not c.learn_from_terminal:  # the step is still where the return of those before it ends
+            reward, valid = reward * batch.discount, valid * batch.discount
+        goals = value_targets(value=value.detach(), reward=reward, discount=c.discount * batch.discount, ratios=ratios)
+        advantage = normalised(goals.advantage, valid) if c.normalise_advantages else goals.advantage
+        if isinstance(c.surrogate, ClippedSurrogate):
+            policy_term = clipped_surrogate_loss(
+                log_pi=log_pi, log_mu=batch.log_mu, advantage=advantage, clip=c.surrogate.clip, valid=valid
+            )
+        else:
+            learned_log_pi = log_with_floor(log_pi) if c.correction == "eps" else log_pi
+            policy_term = policy_gradient_loss(
+                log_pi=learned_log_pi, advantage=advantage, ratio=ratios.policy, valid=valid
+            )
+        value_term = value_loss(value=value[:-1], target=goals.target, valid=valid)
+        entropy = masked_mean(policy.entropy(params), valid)
         loss = policy_term + c.value_coefficient * value_term - c.entropy_coefficient * entropy
         metrics: Metrics = {}
         if targets is not None:
-            kl, metrics = self._ensemble(params, value, batch.valid, targets)
+            kl, metrics = self._divergence(params, value, valid, targets)
             loss = loss + targets.beta * kl
+        if c.reduction == "sum":
+            loss = loss * valid.sum()
 
         self._gradient.zero_()
         loss.backward()  # type: ignore[no-untyped-call]
         ratio = torch.exp(log_pi.detach() - batch.log_mu)
-        return metrics | {
-            "loss": float(loss.detach()),
-            "policy_loss": float(policy_term.detach()),
-            "value_loss": float(value_term.detach()),
-            "entropy": float(entropy.detach()),
-            "rho_mean": float(masked_mean(ratio, batch.valid)),
-            "rho_clipped": float(masked_mean((ratio > c.rho_bar).float(), batch.valid)),
-            "value_mean": float(masked_mean(value[:-1].detach(), batch.valid)),
-        }
+        return Learned(
+            metrics
+            | {
+                "loss": float(loss.detach()),
+                "policy_loss": float(policy_term.detach()),
+                "value_loss": float(value_term.detach()),
+                "entropy": float(entropy.detach()),
+                "rho_mean": float(masked_mean(ratio, valid)),
+                "rho_clipped": float(masked_mean((ratio > c.rho_bar).float(), valid)),
+                "value_mean": float(masked_mean(value[:-1].detach(), valid)),
+            }
+        )
 
-    def _ensemble(self, params: Tensor, value: Tensor, valid: Tensor, targets: Targets) -> tuple[Tensor, Metrics]:
-        """Return mean KL(π_ens ‖ π) on the rows that the peers saw; π_ens includes this group's own policy."""
+    def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the policy's parameters [T, N, size] and the values [T + 1, N] of a batch's observations."""
+        rollouts, _, envs = batch.observation.shape[:3]
+        if batch.output is not None:  # only the observation after the last step was never acted on
+            with torch.no_grad():
+                last: Output = self._network(batch.observation[:, -1].flatten(0, 1))
+            return batch.output.policy, torch.cat([batch.output.value, last.value.unsqueeze(0)])
+        output: Output = self._network(batch.observation.flatten(0, 2))
+        return side_by_side(output.policy, rollouts, envs)[:-1], side_by_side(output.value, rollouts, envs)
+
+    def _divergence(self, params: Tensor, value: Tensor, valid: Tensor, targets: Targets) -> tuple[Tensor, Metrics]:
+        """Return mean KL(π_mix ‖ π) on the rows that others saw; π_mix is their policies' mixture, perhaps with π."""
         own = params[targets.rows]
-        members = torch.stack([own.detach(), *(peer.policy for peer in targets.peers)])
-        values = torch.stack([value[:-1][targets.rows].detach(), *(peer.value for peer in targets.peers)])
-        weights = mixture_weights(values, targets.temperature)
-        ensemble = self._policy.mixture(members, weights)
-        kl = masked_mean(self._policy.kl(ensemble, own), valid[targets.rows])
-        greedy, greedy_ensemble = self._policy.greedy(own.detach()), self._policy.greedy(ensemble)
-        differ = (greedy != greedy_ensemble).float()
+        members = [peer.policy for peer in targets.peers]
+        values = [peer.value for peer in targets.peers]
+        if targets.with_own:
+            members, values = [own.detach(), *members], [value[:-1][targets.rows].detach(), *values]
+        weights = mixture_weights(torch.stack(values), targets.temperature)
+        mixture = self._policy.mixture(torch.stack(members), weights)
+        kl = masked_mean(self._policy.kl(mixture, own), valid[targets.rows])
+        greedy, greedy_mixture = self._policy.greedy(own.detach()), self._policy.greedy(mixture)
+        differ = (greedy != greedy_mixture).float()
         return kl, {
             "kl": float(kl.detach()),
-            "weight_own": float(weights[0].mean()),
+            "beta": targets.beta,
+            "weight_own": float(weights[0].mean()) if targets.with_own else 0.0,
             "disagreement": float(differ.mean()),
         }

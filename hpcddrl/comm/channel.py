@@ -36,6 +36,8 @@ class Tag(IntEnum):
     EXCHANGE = 7
     STATUS = 8
     STOP = 9
+    SAMPLE = 10
+    ERRORS = 11
 
 
 class Traffic:

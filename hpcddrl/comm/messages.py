@@ -65,6 +65,8 @@ class WeightsMessage(NamedTuple):
 
     last: Array
     version: Array  # [1] i64
+    frames: Array  # [1] f64: environment frames behind them
+    refused: Array  # [1] u8: a server did not apply the gradient that these answer
     flat: Array  # [P] f32
 
 
@@ -73,8 +75,34 @@ class GradientMessage(NamedTuple):
 
     last: Array
     version: Array  # [1] i64: of the weights it is a gradient of
-    frames: Array  # [1] i64: environment frames in its batch
+    frames: Array  # [1] f64: environment frames that are new with its batch
+    samples: Array  # [1] i64: transitions that it is the mean over
+    loss: Array  # [1] f32
     flat: Array  # [P] f32
+
+
+class SampleMessage(NamedTuple):
+    """Replay to learner: N transitions, see `types.Transitions`."""
+
+    last: Array
+    keys: Array  # [N] i64: by which the replay knows them
+    steps: Array  # [1] i64: env steps that came since the sample before
+    observation: Array
+    next_observation: Array
+    action: Array
+    reward: Array
+    discount: Array
+    weight: Array
+    version: Array
+
+
+class ErrorsMessage(NamedTuple):
+    """Learner to replay: how wrong it was about the transitions of a sample."""
+
+    last: Array
+    learned: Array  # [1] u8: they were learned from (a server may have refused the gradient)
+    keys: Array  # [N] i64
+    errors: Array  # [N] f32
 
 
 class FramesMessage(NamedTuple):
@@ -142,13 +170,60 @@ def pull_layout() -> Layout[Pull]:
 
 def weights_layout(parameters: int) -> Layout[WeightsMessage]:
     """Lay out the weights of a network."""
-    return Layout(WeightsMessage, {"version": ((1,), np.int64), "flat": ((parameters,), np.float32)})
+    one = (1,)
+    return Layout(
+        WeightsMessage,
+        {
+            "version": (one, np.int64),
+            "frames": (one, np.float64),
+            "refused": (one, np.uint8),
+            "flat": ((parameters,), np.float32),
+        },
+    )
 
 
 def gradient_layout(parameters: int) -> Layout[GradientMessage]:
     """Lay out a gradient."""
-    one = ((1,), np.int64)
-    return Layout(GradientMessage, {"version": one, "frames": one, "flat": ((parameters,), np.float32)})
+    one = (1,)
+    return Layout(
+        GradientMessage,
+        {
+            "version": (one, np.int64),
+            "frames": (one, np.float64),
+            "samples": (one, np.int64),
+            "loss": (one, np.float32),
+            "flat": ((parameters,), np.float32),
+        },
+    )
+
+
+def sample_layout(spec: EnvSpec, batch_size: int) -> Layout[SampleMessage]:
+    """Lay out a sample of a replay."""
+    many = (batch_size,)
+    observation = ((batch_size, *spec.observation_shape), spec.frame_dtype)
+    return Layout(
+        SampleMessage,
+        {
+            "keys": (many, np.int64),
+            "steps": ((1,), np.int64),
+            "observation": observation,
+            "next_observation": observation,
+            "action": action_field(spec, batch_size),
+            "reward": (many, np.float32),
+            "discount": (many, np.float32),
+            "weight": (many, np.float32),
+            "version": (many, np.int64),
+        },
+    )
+
+
+def errors_layout(batch_size: int) -> Layout[ErrorsMessage]:
+    """Lay out what a learner found out about a sample."""
+    many = (batch_size,)
+    return Layout(
+        ErrorsMessage,
+        {"learned": ((1,), np.uint8), "keys": (many, np.int64), "errors": (many, np.float32)},
+    )
 
 
 def frames_layout(spec: EnvSpec, num_envs: int) -> Layout[FramesMessage]:

@@ -18,6 +18,7 @@ class Role(StrEnum):
 
     SERVER = "server"
     LEARNER = "learner"
+    REPLAY = "replay"
     ACTOR = "actor"
 
 
@@ -53,37 +54,42 @@ def fit(topology: Topology, ranks: int) -> Topology:
 
 
 def _fit(topology: Topology, ranks: int) -> Topology | None:
-    rest, learners = ranks - topology.servers, topology.learners_per_group
-    match topology.groups, topology.actors_per_group:
-        case None, None:
-            actors = next((a for a in range(1, rest) if rest % (learners + a) == 0), -1)
-            groups = rest // (learners + actors) if actors > 0 else 0
-        case None, int(actors):
-            groups = rest // (learners + actors)
-        case int(groups), None:
-            actors = rest // groups - learners
-        case int(groups), int(actors):
-            pass
-    if groups < 1 or actors < 0 or groups * (learners + actors) != rest:
+    rest, replays = ranks - topology.servers, topology.replays_per_group
+    groups, learners, actors = topology.groups, topology.learners_per_group, topology.actors_per_group
+    if learners is None:  # as many as there is room for
+        learners = rest // (groups or 1) - replays - (actors or 0)
+    if groups is None and actors is None:
+        actors = next((a for a in range(1, rest) if rest % (learners + replays + a) == 0), -1)
+    if groups is None:
+        assert actors is not None
+        groups = max(rest // max(1, learners + replays + actors), 0)
+    if actors is None:
+        actors = rest // groups - learners - replays if groups else -1
+    if groups < 1 or learners < 1 or actors < 0 or groups * (learners + replays + actors) != rest:
         return None
-    if learners > 1 and actors == 0:
+    if replays and not actors:
         return None
-    return dataclasses.replace(topology, groups=groups, actors_per_group=actors)
+    return dataclasses.replace(topology, groups=groups, learners_per_group=learners, actors_per_group=actors)
 
 
 def _describe(topology: Topology) -> str:
+    def some(count: int | None, what: str) -> str:
+        return f"any number of {what}" if count is None else f"{count} {what}"
+
     groups = "groups" if topology.groups is None else f"{topology.groups} groups"
-    actors = "any number of" if topology.actors_per_group is None else topology.actors_per_group
     servers = f"{topology.servers} servers and " if topology.servers else ""
-    return f"{servers}{groups} of {topology.learners_per_group} learners and {actors} actors"
+    replays = f", {topology.replays_per_group} replays" if topology.replays_per_group else ""
+    learners = some(topology.learners_per_group, "learners")
+    return f"{servers}{groups} of {learners}{replays} and {some(topology.actors_per_group, 'actors')}"
 
 
 def place(topology: Topology) -> tuple[Place, ...]:
-    """Return the place of every world rank: servers first, then group by group, learners before actors.
+    """Return the place of every world rank: servers first, then group by group, learners, replays, actors.
 
     Pure, so that a job for 4096 ranks can be checked on a laptop. The topology must be fitted.
     """
     assert topology.groups is not None, topology
+    assert topology.learners_per_group is not None, topology
     assert topology.actors_per_group is not None, topology
     servers = [Place(Role.SERVER, None, i) for i in range(topology.servers)]
     groups = [
@@ -91,6 +97,7 @@ def place(topology: Topology) -> tuple[Place, ...]:
         for group in range(topology.groups)
         for role, count in (
             (Role.LEARNER, topology.learners_per_group),
+            (Role.REPLAY, topology.replays_per_group),
             (Role.ACTOR, topology.actors_per_group),
         )
         for i in range(count)

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from hpcddrl.comm.placement import fit, place
 from hpcddrl.commands.run import recipe_named
-from hpcddrl.config import override
 from hpcddrl.recipes import DEFAULT, RECIPES
+from hpcddrl.settings import override
 
 
 @click.command("list")
@@ -28,7 +28,7 @@ def list_recipes() -> None:
             "inline" if inline else "queue",
             config.update.kind,
             config.coupling.kind,
-            config.algorithm.correction,
+            getattr(config.algorithm, "correction", "-"),
         )
     Console().print(table)
 

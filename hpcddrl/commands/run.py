@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from hpcddrl.config import Config, dump, override
+from hpcddrl.config import Config
 from hpcddrl.recipes import DEFAULT, RECIPES
+from hpcddrl.settings import dump, override
 
 
 @click.command(context_settings={"show_default": True})

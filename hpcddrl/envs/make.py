@@ -7,6 +7,7 @@ step that only resets is marked by ``first`` and learned from by nobody.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 from collections.abc import Callable, Sequence
@@ -155,15 +156,34 @@ def make(env: Env, num_envs: int, seeds: Sequence[int], discount: float, threads
     return Environments(vector, spec, seeds, transform, env.life_loss_terminates and is_atari(env.id))
 
 
+def games(env: Env) -> tuple[Env, ...]:
+    """Return one `Env` for each of the ids; several Atari games all take the full set of 18 actions."""
+    ids = env.ids
+    options = dict(env.options)
+    if len(ids) > 1 and all(map(is_atari, ids)):
+        options.setdefault("full_action_space", True)
+    return tuple(dataclasses.replace(env, id=name, options=options) for name in ids)
+
+
 def probe(env: Env) -> EnvSpec:
-    """Make one environment to learn its spec, and close it.
+    """Make one environment of each id to learn what all show and take, and close them.
 
     Raises:
-        ValueError: as `make`.
+        ValueError: as `make`, or ids that do not show and take the same.
     """
-    made = make(env, 1, [0], discount=1.0)
-    made.close()
-    return made.spec
+    specs = {}
+    for game in games(env):
+        made = make(game, 1, [0], discount=1.0)
+        made.close()
+        specs[game.id] = made.spec
+    first, spec = next(iter(specs.items()))
+    for name, other in specs.items():
+        if repr(other) != repr(spec):  # arrays inside
+            raise ValueError(
+                f"env.id = {env.id!r}: {name} does not show and take the same as {first} ({other} against {spec}); "
+                "name environments of one kind"
+            )
+    return spec
 
 
 def is_atari(name: str) -> bool:

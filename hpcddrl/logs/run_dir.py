@@ -15,8 +15,9 @@ from typing import Any
 
 import h5py
 
-from hpcddrl.config import Config, dump, load
+from hpcddrl.config import Config
 from hpcddrl.logs.schema import SCHEMA
+from hpcddrl.settings import dump, load
 
 
 class RunDirectory:

@@ -37,9 +37,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     ),
     "progress/env_steps": ("env steps", "steps of this rank's environments, cumulative"),
     "progress/predictions": ("observations", "observations answered by the policy on this rank, cumulative"),
-    "progress/trained": ("samples", "samples in this rank's batches, cumulative"),
+    "progress/trained": ("samples", "samples in this rank's batches, each as often as it was in one, cumulative"),
     "progress/produced": ("samples", "samples that this rank's environments gave to learning, cumulative"),
-    "progress/dropped": ("samples", "samples received and not learned from, cumulative"),
+    "progress/used": ("samples", "of those produced, learned from at least once, cumulative"),
+    "progress/dropped": ("samples", "of those produced, never learned from and gone, cumulative"),
+    "progress/pending": ("samples", "of those produced, not learned from yet"),
     "progress/updates": ("updates", "optimizer steps, cumulative over segments"),
     "progress/episodes": ("episodes", "episodes finished on this rank, cumulative"),
     "progress/rss": ("bytes", "resident memory of the process"),
@@ -57,9 +59,16 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "learning/lag_max": ("updates", "greatest lag in the interval"),
     "learning/staleness_mean": ("updates", "server's version minus a gradient's, mean over the interval"),
     "learning/staleness_max": ("updates", "greatest staleness in the interval"),
+    "learning/td_error": ("1", "mean |δ| of Q-learning"),
+    "learning/weight_mean": ("1", "mean importance weight of replayed transitions"),
+    "learning/refused_stale": ("gradients", "refused by the server for their age, cumulative"),
+    "learning/refused_loss": ("gradients", "refused by the server for their loss, cumulative"),
+    "staleness/staleness": ("updates", "one bin of the histogram of applied gradients: server's version minus theirs"),
+    "staleness/count": ("gradients", "in this bin, in this interval"),
     "learning/rho_clipped": ("share", "steps whose importance ratio was clipped"),
     "learning/rho_mean": ("1", "mean importance ratio π/μ before clipping"),
-    "learning/kl": ("nat", "KL(ensemble ‖ own policy), mean over the interval's updates"),
+    "learning/kl": ("nat", "KL(ensemble or teacher ‖ own policy), mean over the interval's updates"),
+    "learning/beta": ("1", "weight of that divergence in the loss"),
     "learning/value_mean": ("1", "mean predicted value"),
     "exchange/version": ("updates", "this group's version when it looked at its peers"),
     "exchange/peers": ("groups", "peers whose weights were in the ensemble"),
@@ -71,9 +80,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "learning/weight_own": ("1", "mean mixture weight c of this group itself"),
     "learning/disagreement": (
         "share",
-        "states on which the greedy actions of own policy and ensemble differ",
+        "states on which the greedy actions of own policy and ensemble (or teacher) differ",
     ),
 }
-for _tag in ("rollout", "pull", "weights", "gradient", "frames", "actions", "exchange", "status", "stop"):
+_TAGS = "rollout pull weights gradient frames actions exchange status stop sample errors"
+for _tag in _TAGS.split():
     COLUMNS[f"traffic/{_tag}/messages"] = ("messages", "sent by this rank, cumulative")
     COLUMNS[f"traffic/{_tag}/bytes"] = ("bytes", "sent by this rank, cumulative")

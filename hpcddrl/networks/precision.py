@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 import torch
 
-from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision
+from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import EnvSpec
 
 GAIN = 1.1  # a format must beat plain fp32 by this factor to be chosen
 
 
 def choose_precision(
-    network: PolicyValueNetwork, spec: EnvSpec, wanted: str, batch: int, trains: bool, seconds: float = 0.15
+    network: AnyNetwork, spec: EnvSpec, wanted: str, batch: int, trains: bool, seconds: float = 0.15
 ) -> tuple[Precision, dict[str, float]]:
     """Return the fastest precision for ``batch`` observations, and the samples per second of each that was timed.
 
@@ -33,9 +34,7 @@ def choose_precision(
     return best, {f"{c.name} {'NHWC' if c.channels_last else 'NCHW'}": rate for c, rate in rates.items()}
 
 
-def _pass(
-    network: PolicyValueNetwork, precision: Precision, observation: torch.Tensor, trains: bool
-) -> Callable[[], None]:
+def _pass(network: AnyNetwork, precision: Precision, observation: torch.Tensor, trains: bool) -> Callable[[], None]:
     def once() -> None:
         network.precision = precision
         with torch.set_grad_enabled(trains):

@@ -32,6 +32,16 @@ def policy_gradient_loss(*, log_pi: Tensor, advantage: Tensor, ratio: Tensor, va
     return -masked_mean((ratio * advantage).detach() * log_pi, valid)
 
 
+def clipped_surrogate_loss(*, log_pi: Tensor, log_mu: Tensor, advantage: Tensor, clip: float, valid: Tensor) -> Tensor:
+    """Return −mean(min(r A, clip(r, 1 − ε, 1 + ε) A)), r = π/μ, with A a constant.
+
+    Source: Schulman et al. 2017 (arXiv:1707.06347), equation 7. All [T, B].
+    """
+    ratio = torch.exp(torch.where(valid > 0, log_pi - log_mu, 0.0))  # a reset step's may be anything
+    advantage = advantage.detach()
+    return -masked_mean(torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage), valid)
+
+
 def value_loss(*, value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Return mean(½ (v − V)²) with v a constant. All [T, B]."""
     return masked_mean(0.5 * (target.detach() - value).square(), valid)

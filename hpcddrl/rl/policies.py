@@ -13,22 +13,29 @@ from hpcddrl.types import ActionSpec, Discrete
 _LOG_2PI = math.log(2 * math.pi)
 
 
-class Policy(Protocol):
-    """A family of distributions; ``params`` [..., size] are a network's outputs."""
-
-    size: int
+class Behaviour(Protocol):
+    """A way to act; ``params`` [..., size] are a network's outputs."""
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
-        """Return log π(action), [...]."""
-
-    def entropy(self, params: Tensor) -> Tensor:
-        """Return H(π) in nats, [...]."""
+        """Return log μ(action), [...]."""
 
     def sample(self, params: Tensor, generator: torch.Generator) -> Tensor:
         """Draw an action for each row."""
 
     def greedy(self, params: Tensor) -> Tensor:
-        """Return the likeliest action for each row."""
+        """Return the best action for each row."""
+
+    def action_value(self, params: Tensor, value: Tensor, action: Tensor) -> Tensor:
+        """Return Q of the action where ``params`` are Q, else the ``value`` [...] of the state."""
+
+
+class Policy(Behaviour, Protocol):
+    """A family of distributions that can be learned."""
+
+    size: int
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """Return H(π) in nats, [...]."""
 
     def mixture(self, members: Tensor, weights: Tensor) -> Tensor:
         """Return the parameters of Σ cᵢ πᵢ, from members [n, ..., size] and weights c [n, ...]."""
@@ -60,6 +67,10 @@ class Categorical:
     def greedy(self, params: Tensor) -> Tensor:
         """Return the likeliest action."""
         return params.argmax(-1)
+
+    def action_value(self, params: Tensor, value: Tensor, action: Tensor) -> Tensor:
+        """Return the state's value."""
+        return value
 
     def mixture(self, members: Tensor, weights: Tensor) -> Tensor:
         """Return log Σ cᵢ softmax(membersᵢ): log-probabilities, which are logits too."""
@@ -94,6 +105,10 @@ class Gaussian:
     def greedy(self, params: Tensor) -> Tensor:
         """Return the mean."""
         return params.chunk(2, -1)[0]
+
+    def action_value(self, params: Tensor, value: Tensor, action: Tensor) -> Tensor:
+        """Return the state's value."""
+        return value
 
     def mixture(self, members: Tensor, weights: Tensor) -> Tensor:
         """Return the Gaussian with the mixture's exact mean and variance (the mixture itself is not Gaussian)."""

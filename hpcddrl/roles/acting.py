@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from hpcddrl.networks.policy_value import PolicyValueNetwork
-from hpcddrl.rl.policies import Policy
-from hpcddrl.types import Acted, Array
+from hpcddrl.rl.policies import Behaviour
+from hpcddrl.types import Acted, Array, Output
 
 
 class LocalPolicy:
@@ -17,17 +17,36 @@ class LocalPolicy:
         policy: the family that its outputs parametrise.
         seed: of the draws.
         greedy: take the likeliest action instead of drawing one.
+        keeps: keep the outputs, with what their gradients need, for a learner that learns from them.
     """
 
-    def __init__(self, network: PolicyValueNetwork, policy: Policy, seed: int, greedy: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, policy: Behaviour, seed: int, greedy: bool = False, keeps: bool = False
+    ) -> None:
         self._network = network
         self._policy = policy
         self._generator = torch.Generator().manual_seed(seed)
-        self._greedy = greedy
+        self._greedy, self._keeps = greedy, keeps
+        self._kept: list[Output] = []
 
     def __call__(self, observation: Array) -> Acted:
         """Act on observations [B, *observation_shape]."""
+        with torch.set_grad_enabled(self._keeps):
+            output: Output = self._network(torch.from_numpy(observation))
+        if self._keeps:
+            self._kept.append(output)
+        policy, value = self._policy, output.value.detach()
         with torch.no_grad():
-            params = self._network(torch.from_numpy(observation)).policy
-            action = self._policy.greedy(params) if self._greedy else self._policy.sample(params, self._generator)
-            return Acted(action=action.numpy(), log_mu=self._policy.log_prob(params, action).numpy())
+            params = output.policy.detach()
+            action = policy.greedy(params) if self._greedy else policy.sample(params, self._generator)
+            return Acted(
+                action=action.numpy(),
+                log_mu=policy.log_prob(params, action).numpy(),
+                value=value.numpy(),
+                action_value=policy.action_value(params, value, action).numpy(),
+            )
+
+    def kept(self) -> Output:
+        """Hand over the outputs kept since the last call, [T, B, ...] each."""
+        outputs, self._kept = self._kept, []
+        return Output(torch.stack([o.policy for o in outputs]), torch.stack([o.value for o in outputs]))

@@ -19,13 +19,13 @@ from hpcddrl.types import Rollout, Step
 
 
 class Actor:
-    """Collects rollouts with its copy of the weights and deals them to its group's learners in turn.
+    """Collects rollouts with its copy of the weights and deals them to learners in turn, or sends them to a replay.
 
     Args:
         collector: steps the environments.
         inbox: where weights arrive.
         world: whose ranks are meant.
-        learners: the group's, in order.
+        receivers: the ranks that rollouts are dealt to, in turn.
         order: this actor's index in its group and the group's number of actors.
         first_version: of the weights at the start; not 0 in a resumed run.
         per_batch: rollouts in a learner's batch; says which version acts in a deterministic run.
@@ -41,7 +41,7 @@ class Actor:
         collector: Collector,
         inbox: Inbox,
         world: Comm,
-        learners: Sequence[int],
+        receivers: Sequence[int],
         order: tuple[int, int],
         first_version: int,
         per_batch: int,
@@ -52,7 +52,7 @@ class Actor:
         traffic: Traffic,
     ) -> None:
         self._collector, self._inbox, self._control = collector, inbox, control
-        self._learners, self._order, self._per_batch, self._exact = list(learners), order, per_batch, exact
+        self._receivers, self._order, self._per_batch, self._exact = list(receivers), order, per_batch, exact
         self._first_version = first_version
         self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
         self._ask_at = unroll_length // 2  # early enough for an answer between two of the learner's updates
@@ -67,14 +67,14 @@ class Actor:
                 break
             self._collector.collect(slot.record, inbox.version, partial(self._ask_ahead, index + 1))
             with timing(Phase.SEND):
-                self._sender.send(slot, self._learners[index % len(self._learners)])
+                self._sender.send(slot, self._receivers[index % len(self._receivers)])
                 self._sender.release(slot)
             control.counters.produced += transitions(slot.record)
             index += 1
             control.tick()
         self._sender.release(slot)
         with timing(Phase.WAIT):
-            self._sender.say_last(self._learners)
+            self._sender.say_last(self._receivers)
             drain(inbox.end(), Ending(senders=(self._sender,)))
 
     def _wait(self, version: int) -> Slot[Rollout]:
@@ -111,7 +111,7 @@ class Actor:
         the weights are those of ``FIXED_LAG`` updates before.
         """
         actor, actors = self._order
-        update = (index // len(self._learners) * actors + actor) // self._per_batch
+        update = (index // len(self._receivers) * actors + actor) // self._per_batch
         return self._first_version + max(0, update - FIXED_LAG)
 
 

@@ -236,7 +236,9 @@ class Control:
                 "predictions",
                 "trained",
                 "produced",
+                "used",
                 "dropped",
+                "pending",
                 "updates",
                 "episodes",
             )

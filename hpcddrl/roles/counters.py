@@ -25,8 +25,10 @@ class Counters:
     episodes: float = 0.0
     predictions: float = 0.0
     produced: float = 0.0
-    trained: float = 0.0
-    dropped: float = 0.0
+    trained: float = 0.0  # transitions learned from, each as often as it was
+    used: float = 0.0  # of those produced: learned from at least once
+    dropped: float = 0.0  # … never learned from, and gone
+    pending: float = 0.0  # … not learned from yet
     updates: float = 0.0
     return_mean: float = math.nan  # over this rank's share of the last 100 episodes
     return_count: float = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from hpcddrl.algorithms.actor_critic import ActorCritic
+from hpcddrl.algorithms.algorithm import Algorithm
 from hpcddrl.comm.channel import drain
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
@@ -24,20 +24,21 @@ class Learner:
 
     Args:
         algorithm: from a batch to a gradient.
-        gradient: [P + 1] what the algorithm writes to, and room for a flag.
+        gradient: [P + TAIL] what the algorithm writes to, and room for what is reduced with it.
         source: experience.
         update: where gradients become weights.
         publisher: to actors.
         peers: the other groups.
         saver: of checkpoints.
         control: of this rank.
-        frames_per_sample: environment frames that the group trains on for each step in this learner's batch.
-        enough: says whether so many trained frames end a deterministic run.
+        frame_skip: environment frames in an env step.
+        learners: of this group, which all take this one's steps at the same time.
+        enough: says whether so many frames end a deterministic run.
     """
 
     def __init__(
         self,
-        algorithm: ActorCritic,
+        algorithm: Algorithm,
         gradient: Tensor,
         source: Source,
         update: Update,
@@ -45,39 +46,39 @@ class Learner:
         peers: Peers,
         saver: Saver,
         control: Control,
-        frames_per_sample: int,
+        frame_skip: int,
+        learners: int,
         enough: Callable[[float], bool],
     ) -> None:
         self._algorithm, self._gradient, self._source, self._update = algorithm, gradient, source, update
         self._publisher, self._peers, self._saver, self._control = publisher, peers, saver, control
-        self._frames_per_sample, self._enough = frames_per_sample, enough
+        self._frame_skip, self._learners, self._enough = frame_skip, learners, enough
 
-    def run(self, weights: Weights, frames: float) -> None:
-        """Learn from ``weights``, after so many trained frames, until the run ends."""
+    def run(self, weights: Weights) -> None:
+        """Learn from ``weights`` until the run ends."""
         control, counters, timing = self._control, self._control.counters, self._control.timing
         self._publisher.put(weights)
         while not weights.last:
             batch = self._source.get(weights.version)
             with timing(Phase.GRADIENT):
-                targets = self._peers.targets(batch)
-                metrics = self._algorithm.gradients(batch, targets)
-            samples = int(batch.valid.sum())
-            new_frames = batch.valid.numel() * self._frames_per_sample  # resets too: the same in every group
-            frames += new_frames
+                targets = self._peers.targets(batch, weights)
+                learned = self._algorithm.gradients(batch, targets, weights)
             lags = np.maximum(0, weights.version - batch.versions)
-            stop = control.stop or self._enough(frames)
+            frames = batch.steps * self._frame_skip  # resets too: the same in every group
+            stop = control.stop or self._enough(weights.frames + frames * self._learners)
             try:
-                weights = self._update(weights, self._gradient, new_frames, stop)
+                weights = self._update(weights, self._gradient, frames, batch.samples, learned.metrics["loss"], stop)
             except RunError:
-                self._saver.save(weights, frames, self._update.optimizer_state() or {})
+                self._saver.save(weights, self._update.optimizer_state() or {})
                 raise
+            self._source.feedback(learned.errors, learned=not self._update.refused)
             self._publisher.put(weights)
             self._peers.exchange(weights)
-            counters.trained += samples
+            counters.trained += batch.samples
             counters.updates = weights.version
-            control.learned(metrics | self._update.metrics, lags)
-            self._saver.save_when_due(weights, frames, self._update.optimizer_state)
+            control.learned(learned.metrics | self._update.metrics, lags)
+            self._saver.save_when_due(weights, self._update.optimizer_state)
             control.tick()
-        self._saver.save(weights, frames, self._update.optimizer_state())
+        self._saver.save(weights, self._update.optimizer_state())
         with timing(Phase.WAIT):
             drain(self._publisher.end(), self._source.end(), self._update.end(), self._peers.end())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from hpcddrl.comm.channel import Comm, Ending
 from hpcddrl.comm.exchange import Exchange
-from hpcddrl.config import Ensemble
+from hpcddrl.config import Ensemble, Teacher
 from hpcddrl.logs.timing import Phase
-from hpcddrl.networks.policy_value import PolicyValueNetwork, flatten
+from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.roles.control import Control
 from hpcddrl.types import Array, Batch, Peer, Targets, Weights, side_by_side
 
@@ -20,8 +21,8 @@ from hpcddrl.types import Array, Batch, Peer, Targets, Weights, side_by_side
 class Peers(Protocol):
     """The other groups, as seen by a learner."""
 
-    def targets(self, batch: Batch) -> Targets | None:
-        """Return what they say of a batch, or None."""
+    def targets(self, batch: Any, weights: Weights) -> Targets | None:
+        """Return what they say of a batch, or None; ``weights`` are the learner's."""
 
     def exchange(self, weights: Weights) -> None:
         """Tell them of new weights and take theirs, when it is time."""
@@ -33,8 +34,44 @@ class Peers(Protocol):
 class NoPeers:
     """Groups that tell each other nothing."""
 
-    def targets(self, batch: Batch) -> None:
+    def targets(self, batch: Any, weights: Weights) -> None:
         """See `Peers`."""
+
+    def exchange(self, weights: Weights) -> None:
+        """See `Peers`."""
+
+    def end(self) -> Ending:
+        """See `Peers`."""
+        return Ending()
+
+
+def opinion(network: PolicyValueNetwork, batch: Batch, rows: slice) -> Peer:
+    """Return what a network thinks of some time steps of a batch."""
+    observation = batch.observation[:, rows]
+    rollouts, _, envs = observation.shape[:3]
+    with torch.no_grad():
+        output = network(observation.flatten(0, 2))
+    return Peer(*(side_by_side(x, rollouts, envs) for x in output))
+
+
+class TeacherPeer:
+    """A policy that was learned before, and counts for less and less: β falls linearly to 0 (Schmitt et al. 2018).
+
+    Args:
+        config: of the teacher.
+        network: the teacher's.
+    """
+
+    def __init__(self, config: Teacher, network: PolicyValueNetwork) -> None:
+        self._config, self._network = config, network.requires_grad_(False)
+
+    def targets(self, batch: Batch, weights: Weights) -> Targets | None:
+        """See `Peers`: every time step, while it counts."""
+        beta = self._config.beta * max(0.0, 1.0 - weights.frames / self._config.anneal_frames)
+        if beta == 0:
+            return None
+        rows = slice(batch.observation.shape[1] - 1)
+        return Targets(rows, (opinion(self._network, batch, rows),), beta, temperature=1.0, with_own=False)
 
     def exchange(self, weights: Weights) -> None:
         """See `Peers`."""
@@ -82,7 +119,7 @@ class EnsemblePeers:
         for net in self._networks.values():
             net.requires_grad_(False)
 
-    def targets(self, batch: Batch) -> Targets | None:
+    def targets(self, batch: Batch, weights: Weights) -> Targets | None:
         """See `Peers`: every n-th time step, a different one each update."""
         known = [rank for rank in self._ranks if self._versions[rank] >= 0]
         if not known or self._config.beta == 0:
@@ -90,16 +127,8 @@ class EnsemblePeers:
         steps = batch.observation.shape[1] - 1
         every = min(self._config.evaluate_every, steps)  # a short rollout has one such step at least
         rows = slice(self._version % every, steps, every)
-        observation = batch.observation[:, rows]
-        rollouts, _, envs = observation.shape[:3]
-        flat = observation.flatten(0, 2)
-        peers = []
-        with torch.no_grad():
-            for rank in known:
-                output = self._networks[rank](flat)
-                policy, value = (side_by_side(x, rollouts, envs) for x in output)
-                peers.append(Peer(policy, value))
-        return Targets(rows, tuple(peers), self._config.beta, self._config.temperature)
+        peers = tuple(opinion(self._networks[rank], batch, rows) for rank in known)
+        return Targets(rows, peers, self._config.beta, self._config.temperature, with_own=True)
 
     def exchange(self, weights: Weights) -> None:
         """See `Peers`. Collective over ``learners`` every ``exchange_every`` updates."""

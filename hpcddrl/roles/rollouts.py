@@ -53,12 +53,8 @@ class RolloutWriter:
         """Write one step; say whether the rollout is full."""
         out, t = self._out, self._t
         assert out is not None
-        out.action[t], out.log_mu[t], out.reward[t], out.discount[t] = (
-            acted.action,
-            acted.log_mu,
-            reward,
-            discount,
-        )
+        out.action[t], out.log_mu[t], out.reward[t], out.discount[t] = acted.action, acted.log_mu, reward, discount
+        out.value[t], out.action_value[t] = acted.value, acted.action_value
         out.frames[self._depth + t], out.first[self._depth + t] = frame, first
         self._t += 1
         full = self._t == len(out.reward)
@@ -115,7 +111,7 @@ class Batcher:
         spec: the environments'.
         unroll_length: T.
         num_envs: B of each rollout.
-        rollouts: R.
+        rollouts: most in a batch.
     """
 
     def __init__(self, spec: EnvSpec, unroll_length: int, num_envs: int, rollouts: int) -> None:
@@ -125,19 +121,20 @@ class Batcher:
         self._depth = spec.frame_stack
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Batch:
-        """Return the batch; it is valid until the next call."""
-        for stacked, rollout in zip(self._stacked, rollouts, strict=True):
+        """Return the batch of these rollouts, at most as many as there is room for; valid until the next call."""
+        for stacked, rollout in zip(self._stacked, rollouts, strict=False):
             stack(rollout.frames, rollout.first, self._depth, out=stacked)
 
         def beside(arrays: Sequence[Array]) -> torch.Tensor:
             return torch.from_numpy(np.concatenate(arrays, axis=1))
 
         return Batch(
-            observation=self._observation,
+            observation=self._observation[: len(rollouts)],
             action=beside([r.action for r in rollouts]),
             log_mu=beside([r.log_mu for r in rollouts]),
             reward=beside([r.reward for r in rollouts]),
             discount=beside([r.discount for r in rollouts]),
             valid=beside([(~r.first[self._depth :]).astype(np.float32) for r in rollouts]),
             versions=np.concatenate([r.version for r in rollouts]),
+            steps=sum(r.reward.size for r in rollouts),
         )

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from hpcddrl.config import Config, dump
+from hpcddrl.config import Config
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.settings import dump
 from hpcddrl.types import Weights
 
 
@@ -31,19 +32,17 @@ class Saver:
         self._config, self._logging = json.dumps(dump(config)), config.logging
         self._due = time.monotonic() + config.logging.checkpoint_interval_s
 
-    def save_when_due(
-        self, weights: Weights, frames: float, optimizer_state: Callable[[], dict[str, Any] | None]
-    ) -> None:
+    def save_when_due(self, weights: Weights, optimizer_state: Callable[[], dict[str, Any] | None]) -> None:
         """Save if the interval has passed."""
         if time.monotonic() >= self._due:
-            self.save(weights, frames, optimizer_state())
+            self.save(weights, optimizer_state())
             self._due = time.monotonic() + self._logging.checkpoint_interval_s
 
-    def save(self, weights: Weights, frames: float, optimizer_state: dict[str, Any] | None) -> None:
+    def save(self, weights: Weights, optimizer_state: dict[str, Any] | None) -> None:
         """Save now."""
         if self._folder is None or optimizer_state is None:
             return
         with self._timing(Phase.CHECKPOINT):
             network = {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
-            state = checkpoint.Checkpoint(weights.version, int(frames), network, optimizer_state, self._config)
+            state = checkpoint.Checkpoint(weights.version, int(weights.frames), network, optimizer_state, self._config)
             checkpoint.write(self._folder, state, self._logging.keep_checkpoints)

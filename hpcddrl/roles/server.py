@@ -48,8 +48,8 @@ class Server:
         self._gradients = Receiver(world, learners, Tag.GRADIENT, gradient_layout(parameters), slots=1)
         self._weights = Sender(world, Tag.WEIGHTS, weights_layout(parameters), 2 * len(self._learners), traffic)
 
-    def run(self, weights: Weights, frames: float) -> None:
-        """Serve from ``weights``, after so many trained frames, until the run ends and every learner knows."""
+    def run(self, weights: Weights) -> None:
+        """Serve from ``weights`` until the run ends and every learner knows."""
         control, timing = self._control, self._control.timing
         for learner in self._learners:
             self._answer(weights, learner)
@@ -70,17 +70,16 @@ class Server:
                 slot = early.pop(learner)
                 if not slot.record.last[0]:
                     weights = self._apply(weights, slot.record)
-                    frames += int(slot.record.frames[0])
-                    last = weights.last or control.stop or self._enough(frames)
+                    last = weights.last or control.stop or self._enough(weights.frames)
                     weights = weights._replace(last=last)
                     self._answer(weights, learner)
                     if weights.last:
                         told.add(learner)
                 self._gradients.release(slot)
                 turn = (turn + 1) % len(self._learners)
-            self._saver.save_when_due(weights, frames, self._step.optimizer.state_dict)
+            self._saver.save_when_due(weights, self._step.optimizer.state_dict)
             control.tick()
-        self._saver.save(weights, frames, self._step.optimizer.state_dict())
+        self._saver.save(weights, self._step.optimizer.state_dict())
         with timing(Phase.WAIT):
             drain(Ending(((self._gradients, ignore),), (self._weights,)))
 
@@ -98,7 +97,7 @@ class Server:
         self._control.learned(
             {"learning_rate": rate, "staleness_mean": staleness, "staleness_max": staleness}, np.empty(0)
         )
-        after = Weights(weights.version + 1, weights.flat, weights.last)
+        after = Weights(weights.version + 1, weights.flat, weights.frames + float(record.frames[0]), weights.last)
         self._control.counters.updates = after.version
         return after
 
@@ -107,6 +106,7 @@ class Server:
             slot = self._weights.take()
             assert slot is not None, "each learner has taken the answer to its gradient before"
             slot.record.version[0], slot.record.last[0] = weights.version, weights.last
+            slot.record.frames[0] = weights.frames
             slot.record.flat[:] = weights.flat.numpy()
             self._weights.send(slot, learner)
             self._weights.release(slot)

@@ -1,155 +1,241 @@
-"""Where a learner's batches come from: its own environments, its actors' rollouts, or frames that it acts on."""
+"""How rollouts become batches: as they come, in several passes, or drawn from a replay here or on other ranks."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic
-from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
+from hpcddrl.comm.messages import SampleMessage, errors_layout, sample_layout
+from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
+from hpcddrl.replay.replay import Replay
 from hpcddrl.roles.control import Control
-from hpcddrl.roles.rollouts import Batcher, Collector, RolloutWriter, transitions
+from hpcddrl.roles.feeds import Feed
+from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.waiting import Waiting
-from hpcddrl.types import Act, Acted, Batch, EnvSpec, Rollout
+from hpcddrl.types import Array, Batch, EnvSpec, Output, Transitions
 
 
 class Source(Protocol):
     """Gives batches."""
 
-    def get(self, version: int) -> Batch:
+    def get(self, version: int) -> Batch | Transitions:
         """Return the next batch, waiting for it; ``version`` is that of the learner's weights."""
+
+    def feedback(self, errors: Array | None, learned: bool) -> None:
+        """Say what became of the last batch: its temporal differences [N], and whether its gradient was applied."""
 
     def end(self) -> Ending:
         """Part from whoever sends; what still comes is counted as dropped."""
 
 
-class Inline:
-    """The learner steps its own environments: no data is older than its weights."""
+class Fresh:
+    """Rollouts as they come, each learned from once.
 
-    def __init__(self, collector: Collector, layout: Layout[Rollout], batcher: Batcher, control: Control) -> None:
-        self._collector, self._batcher, self._control = collector, batcher, control
-        _, self._rollout = layout.allocate()
+    Args:
+        feed: of rollouts.
+        batcher: makes a batch of them.
+        kept: returns the outputs of the forward passes that acted, where they are learned from.
+        control: of this rank.
+    """
+
+    def __init__(self, feed: Feed, batcher: Batcher, kept: Callable[[], Output] | None, control: Control) -> None:
+        self._feed, self._batcher, self._kept, self._control = feed, batcher, kept, control
+        self._samples = 0
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
-        self._collector.collect(self._rollout, version)
-        self._control.counters.produced += transitions(self._rollout)
+        arrived = self._feed.take(version)
         with self._control.timing(Phase.BATCH):
-            return self._batcher([self._rollout])
+            batch = self._batcher([a.rollout for a in arrived])
+            self._feed.release()
+        self._samples = batch.samples
+        return batch._replace(output=self._kept()) if self._kept is not None else batch
+
+    def feedback(self, errors: Array | None, learned: bool) -> None:
+        """See `Source`."""
+        counters = self._control.counters
+        if learned:
+            counters.used += self._samples
+        else:
+            counters.dropped += self._samples
 
     def end(self) -> Ending:
-        """See `Source`: nobody else sends."""
-        return Ending()
+        """See `Source`."""
+        return self._feed.end()
 
 
-class Queue:
-    """Rollouts from actors, as they arrive, or strictly in turn in a deterministic run.
+class Passes:
+    """Several passes over each batch; in each, its environments are dealt anew to minibatches.
+
+    The rollouts stay whole, so value targets are made for each minibatch with the values of the moment. A batch's age
+    is counted from when it came: the updates of its own passes make it no older.
 
     Args:
-        world: whose ranks are meant.
-        actors: the ranks that send to this learner, in order.
-        layout: of a rollout.
-        batcher: makes a batch of ``rollouts``.
-        rollouts: R of a batch.
-        in_turn: take one rollout from each actor in turn.
-        meanwhile: called while nothing arrives.
+        fresh: the batches.
+        epochs: passes.
+        minibatches: in each pass.
+        seed: of the dealing.
+        control: of this rank.
+    """
+
+    def __init__(self, fresh: Fresh, epochs: int, minibatches: int, seed: int, control: Control) -> None:
+        self._fresh, self._epochs, self._minibatches, self._control = fresh, epochs, minibatches, control
+        self._generator = np.random.default_rng(seed)
+        self._left: list[Array] = []  # the columns of the minibatches to come
+        self._batch: Batch | None = None
+        self._updates = 0
+
+    def get(self, version: int) -> Batch:
+        """See `Source`."""
+        steps = 0
+        if not self._left:
+            self._batch = self._fresh.get(version)
+            self._updates = 0
+            steps = self._batch.steps
+            for _ in range(self._epochs):
+                order = self._generator.permutation(self._batch.action.shape[1])
+                self._left += np.array_split(order, self._minibatches)
+        assert self._batch is not None
+        with self._control.timing(Phase.BATCH):
+            part = columns(self._batch, self._left.pop(0))
+        part = part._replace(versions=part.versions + self._updates, steps=steps)
+        self._updates += 1
+        return part
+
+    def feedback(self, errors: Array | None, learned: bool) -> None:
+        """See `Source`: the first pass decides."""
+        if self._updates == 1:
+            self._fresh.feedback(errors, learned)
+
+    def end(self) -> Ending:
+        """See `Source`."""
+        return self._fresh.end()
+
+
+def columns(batch: Batch, chosen: Array) -> Batch:
+    """Return the part of a batch that some of its N environments make, as one rollout of that many."""
+    index = torch.from_numpy(chosen)
+    rollouts, steps, envs = batch.observation.shape[:3]
+    observation = batch.observation.transpose(0, 1).reshape(steps, rollouts * envs, *batch.observation.shape[3:])
+    return batch._replace(
+        observation=observation[:, index].unsqueeze(0),
+        action=batch.action[:, index],
+        log_mu=batch.log_mu[:, index],
+        reward=batch.reward[:, index],
+        discount=batch.discount[:, index],
+        valid=batch.valid[:, index],
+        versions=batch.versions[np.unique(chosen // envs)],
+    )
+
+
+class Replayed:
+    """Transitions drawn from a replay that this learner holds and fills.
+
+    It gathers as long as more would be learned from than ``replay_ratio`` allows, and takes meanwhile what comes.
+
+    Args:
+        feed: of rollouts.
+        replay: the memory.
+        beta: of its samples' importance weights.
+        config: of the replay.
+        num_envs: B of a rollout.
         control: of this rank.
     """
 
     def __init__(
-        self,
-        world: Comm,
-        actors: Sequence[int],
-        layout: Layout[Rollout],
-        batcher: Batcher,
-        rollouts: int,
-        in_turn: bool,
-        meanwhile: Callable[[], None],
-        control: Control,
+        self, feed: Feed, replay: Replay, beta: float, config: ReplayConfig, num_envs: int, control: Control
     ) -> None:
-        self._receiver = Receiver(world, actors, Tag.ROLLOUT, layout, slots=-(-rollouts // len(actors)))
-        self._batcher, self._rollouts, self._control = batcher, rollouts, control
-        self._turns = list(actors) if in_turn else None
-        self._turn = 0
-        self._ready: dict[int, deque[Slot[Rollout]]] = {rank: deque() for rank in actors}
-        self._arrived: deque[int] = deque()
-        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+        self._feed, self._replay, self._beta, self._config, self._num_envs = feed, replay, beta, config, num_envs
+        self._control = control
+        self._pace = Pace(config)
+        self._keys = np.zeros(0, np.int64)
 
-    def get(self, version: int) -> Batch:
+    def get(self, version: int) -> Transitions:
         """See `Source`."""
-        taken: list[Slot[Rollout]] = []
-        with self._control.timing(Phase.WAIT):
-            while len(taken) < self._rollouts:
-                self._poll()
-                slot = self._next()
-                if slot is None:
-                    self._waiting.pause()
-                else:
-                    self._waiting.reset()
-                    taken.append(slot)
+        steps = self._gather(version, wait=False)
+        while not self._pace.may_draw(self._replay):
+            steps += self._gather(version, wait=True)
         with self._control.timing(Phase.BATCH):
-            batch = self._batcher([slot.record for slot in taken])
-            for slot in taken:
-                self._receiver.release(slot)
-        return batch
+            sample = self._replay.sample(self._config.batch_size, self._beta)
+        self._pace.drawn(self._config.batch_size)
+        self._keys = sample.keys
+        return Transitions(
+            observation=torch.from_numpy(sample.observation),
+            next_observation=torch.from_numpy(sample.next_observation),
+            action=torch.from_numpy(sample.action),
+            reward=torch.from_numpy(sample.reward),
+            discount=torch.from_numpy(sample.discount),
+            weight=torch.from_numpy(sample.weight),
+            versions=sample.version,
+            steps=steps,
+        )
+
+    def feedback(self, errors: Array | None, learned: bool) -> None:
+        """See `Source`."""
+        assert errors is not None, "what learns from a replay tells its errors"
+        with self._control.timing(Phase.BATCH):
+            self._replay.update(self._keys, errors)
+            if learned:
+                self._replay.mark(self._keys)
+        self._count()
 
     def end(self) -> Ending:
         """See `Source`."""
-        for ready in self._ready.values():
-            for slot in ready:
-                self._drop(slot.record)
-                self._receiver.release(slot)
-        return Ending(((self._receiver, self._drop),))
+        self._count()
+        return self._feed.end()
 
-    def _drop(self, record: Rollout) -> None:
-        if not record.last[0]:
-            self._control.counters.dropped += transitions(record)
+    def _gather(self, version: int, wait: bool) -> int:
+        """Put rollouts into the replay; return their env steps."""
+        steps = 0
+        for source, rollout in self._feed.take(version, wait):
+            with self._control.timing(Phase.BATCH):
+                self._replay.insert(source * self._num_envs, rollout)
+            self._pace.gathered(self._replay, rollout.reward.size)
+            steps += rollout.reward.size
+        self._feed.release()
+        self._count()
+        return steps
 
-    def _poll(self) -> None:
-        for slot in self._receiver.poll():
-            self._ready[slot.source].append(slot)
-            self._arrived.append(slot.source)
-
-    def _next(self) -> Slot[Rollout] | None:
-        if self._turns is None:
-            return self._ready[self._arrived.popleft()].popleft() if self._arrived else None
-        ready = self._ready[self._turns[self._turn]]
-        if not ready:
-            return None
-        self._turn = (self._turn + 1) % len(self._turns)
-        return ready.popleft()
+    def _count(self) -> None:
+        counters, replay = self._control.counters, self._replay
+        counters.used, counters.dropped, counters.pending = replay.used, replay.dropped, replay.pending
 
 
-class _Acted:
-    """One actor's half of central inference: its rollout in the making, and what was last decided for it."""
+class Pace:
+    """Says whether more may be learned from a replay now, so that it follows what is gathered."""
 
-    def __init__(self, spec: EnvSpec, num_envs: int, layout: Layout[Rollout]) -> None:
-        self.writer = RolloutWriter(spec, num_envs)
-        _, self.rollout = layout.allocate()
-        self.acted: Acted | None = None
-        self.steps = 0  # transitions in the rollout so far
+    def __init__(self, config: ReplayConfig) -> None:
+        self._config = config
+        self._allowed = 0.0  # transitions that may be drawn now
+
+    def gathered(self, replay: Replay, steps: int) -> None:
+        """Note that so many env steps came."""
+        if replay.inserted >= self._config.learning_starts:
+            self._allowed += steps * self._config.replay_ratio
+
+    def may_draw(self, replay: Replay) -> bool:
+        """Say whether a batch may be drawn."""
+        return self._allowed >= self._config.batch_size and len(replay) > 0
+
+    def drawn(self, transitions: int) -> None:
+        """Note that so many were."""
+        self._allowed -= transitions
 
 
-class Central:
-    """Frames from actors, answered with actions in batches; the learner writes the rollouts itself.
-
-    An actor whose rollout is full gets its next actions after it has been learned from. With ``minimum`` = the number
-    of actors this is lockstep, and all data are on-policy.
+class RemoteReplay:
+    """Transitions that replay ranks draw ahead of time; what was learned of them goes back.
 
     Args:
         world: whose ranks are meant.
-        actors: the ranks that send to this learner, in order.
+        replays: the group's ranks that hold a share of the replay each.
         spec: the environments'.
-        num_envs: B of each actor.
-        layout: of a rollout.
-        batcher: makes a batch of ``rollouts``.
-        rollouts: R of a batch.
-        minimum: actors to await before a batch is inferred.
-        act: the learner's policy.
+        batch_size: N.
+        meanwhile: called while nothing arrives.
         control: of this rank.
         traffic: where messages are counted.
     """
@@ -157,101 +243,58 @@ class Central:
     def __init__(
         self,
         world: Comm,
-        actors: Sequence[int],
+        replays: Sequence[int],
         spec: EnvSpec,
-        num_envs: int,
-        layout: Layout[Rollout],
-        batcher: Batcher,
-        rollouts: int,
-        minimum: int,
-        act: Act,
+        batch_size: int,
+        meanwhile: Callable[[], None],
         control: Control,
         traffic: Traffic,
     ) -> None:
-        self._frames = Receiver(world, actors, Tag.FRAMES, frames_layout(spec, num_envs), slots=1)
-        self._actions = Sender(world, Tag.ACTIONS, actions_layout(spec, num_envs), 2 * len(actors), traffic)
-        self._batcher, self._rollouts, self._minimum = batcher, rollouts, minimum
-        self._act, self._control, self._num_envs = act, control, num_envs
-        self._actors = {rank: _Acted(spec, num_envs, layout) for rank in actors}
-        self._waiting: list[int] = []  # for actions
-        self._full: list[int] = []  # rollouts to learn from
-        self._resting: list[int] = []  # to begin a rollout with the next weights
-        self._pause = Waiting(control, meanwhile=lambda: None, longest_s=1e-3)
+        self._replays, self._control = list(replays), control
+        self._samples = Receiver(world, replays, Tag.SAMPLE, sample_layout(spec, batch_size), slots=2)
+        self._errors = Sender(world, Tag.ERRORS, errors_layout(batch_size), 2 * len(self._replays), traffic)
+        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+        self._arrived: list[Slot[SampleMessage]] = []
+        self._slot: Slot[SampleMessage] | None = None
 
-    def get(self, version: int) -> Batch:
+    def get(self, version: int) -> Transitions:
+        """See `Source`; valid until `feedback`."""
+        with self._control.timing(Phase.WAIT):
+            self._arrived += self._samples.poll()
+            while not self._arrived:
+                self._waiting.pause()
+                self._arrived += self._samples.poll()
+            self._waiting.reset()
+        self._slot = self._arrived.pop(0)
+        record = self._slot.record
+        return Transitions(
+            observation=torch.from_numpy(record.observation),
+            next_observation=torch.from_numpy(record.next_observation),
+            action=torch.from_numpy(record.action),
+            reward=torch.from_numpy(record.reward),
+            discount=torch.from_numpy(record.discount),
+            weight=torch.from_numpy(record.weight),
+            versions=record.version.copy(),
+            steps=int(record.steps[0]),
+        )
+
+    def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
-        timing = self._control.timing
-        self._begin(version)
-        while len(self._full) < self._rollouts:
-            with timing(Phase.WAIT):
-                while not (arrived := self._frames.poll()):
-                    self._pause.pause()
-                self._pause.reset()
-            with timing(Phase.COLLECT):
-                for slot in arrived:
-                    self._take(slot, version)
-                    self._frames.release(slot)
-            if len(self._waiting) >= min(self._minimum, len(self._actors) - len(self._full)) and self._waiting:
-                self._answer()
-        taken, self._full = self._full[: self._rollouts], self._full[self._rollouts :]
-        self._resting = taken
-        with timing(Phase.BATCH):
-            return self._batcher([self._actors[rank].rollout for rank in taken])
+        assert errors is not None, "what learns from a replay tells its errors"
+        assert self._slot is not None
+        with self._control.timing(Phase.SEND):
+            while (out := self._errors.take()) is None:
+                self._waiting.pause()
+            self._waiting.reset()
+            out.record.learned[0], out.record.keys[:], out.record.errors[:] = learned, self._slot.record.keys, errors
+            self._errors.send(out, self._slot.source)
+            self._errors.release(out)
+            self._samples.release(self._slot)
+            self._slot = None
 
     def end(self) -> Ending:
         """See `Source`."""
-        self._control.counters.dropped += sum(a.steps for r, a in self._actors.items() if r not in self._resting)
-        self._actions.say_last(self._actors)
-        return Ending(((self._frames, self._drop),), (self._actions,))
-
-    def _drop(self, record: FramesMessage) -> None:
-        if not record.last[0]:
-            self._control.counters.dropped += int(np.count_nonzero(~record.first))
-
-    def _begin(self, version: int) -> None:
-        """Let the actors whose rollouts were learned from go on."""
-        for rank in self._resting:
-            actor = self._actors[rank]
-            actor.writer.begin(actor.rollout, version)
-            actor.steps = 0
-            if actor.acted is not None:  # its last frame is here already
-                self._waiting.append(rank)
-        self._resting = []
-        if len(self._waiting) >= self._minimum:
-            self._answer()
-
-    def _take(self, slot: Slot[FramesMessage], version: int) -> None:
-        actor, record = self._actors[slot.source], slot.record
-        if actor.acted is None:
-            actor.writer.start(record.frame)
-            actor.writer.begin(actor.rollout, version)
-            self._waiting.append(slot.source)
-            return
-        actor.steps += int(np.count_nonzero(~record.first))
-        full = actor.writer.add(
-            actor.acted,
-            frame=record.frame,
-            first=record.first,
-            reward=record.reward,
-            discount=record.discount,
-        )
-        (self._full if full else self._waiting).append(slot.source)
-
-    def _answer(self) -> None:
-        """Infer the actions of all who wait, as one batch in the actors' order, and send them."""
-        timing = self._control.timing
-        ranks, self._waiting = sorted(self._waiting), []
-        with timing(Phase.COLLECT):
-            observations = np.concatenate([self._actors[rank].writer.observation() for rank in ranks])
-        with timing(Phase.ACT):
-            acted = self._act(observations)
-        self._control.counters.predictions += len(observations)
-        with timing(Phase.SEND):
-            for i, rank in enumerate(ranks):
-                rows = slice(i * self._num_envs, (i + 1) * self._num_envs)
-                self._actors[rank].acted = Acted(acted.action[rows], acted.log_mu[rows])
-                slot: Slot[ActionsMessage] | None = self._actions.take()
-                assert slot is not None, "each actor has taken its actions of the step before"
-                slot.record.action[:] = acted.action[rows]
-                self._actions.send(slot, rank)
-                self._actions.release(slot)
+        for slot in self._arrived:
+            self._samples.release(slot)
+        self._errors.say_last(self._replays)
+        return Ending(((self._samples, ignore),), (self._errors,))

@@ -24,13 +24,21 @@ class Update(Protocol):
     def metrics(self) -> Metrics:
         """Return what the last call has to tell."""
 
-    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+    @property
+    def refused(self) -> bool:
+        """Say whether the last gradient was not applied."""
+
+    def __call__(
+        self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
+    ) -> Weights:
         """Return the next weights.
 
         Args:
             weights: that the gradient is of; the same vector holds the next ones afterwards.
-            gradient: [P], or [P + 1] where the last element is room for a flag; destroyed.
-            frames: environment frames that all averaged batches hold.
+            gradient: [P + TAIL]: the end is room for what is reduced with it; destroyed.
+            frames: environment frames that are new with this learner's batch.
+            samples: transitions that the gradient is the mean over.
+            loss: of the batch.
             stop: this rank would like to end; `Weights.last` says whether all who share the weights do.
 
         Raises:
@@ -117,18 +125,22 @@ def clip(gradient: Tensor, most: float | None) -> float:
 class LocalUpdate:
     """The learner's own optimizer."""
 
+    refused = False
+
     def __init__(self, step: OptimizerStep, optimization: Optimization, timing: Timing) -> None:
         self._step, self._most, self._timing = step, optimization.max_gradient_norm, timing
         self.metrics: Metrics = {}
 
-    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+    def __call__(
+        self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
+    ) -> Weights:
         """See `Update`."""
         with self._timing(Phase.UPDATE):
             own = gradient[: weights.flat.numel()]
             norm = clip(own, self._most)
             rate = self._step(own, frames)
         self.metrics = {"grad_norm": norm, "learning_rate": rate}
-        return Weights(weights.version + 1, weights.flat, last=stop)
+        return Weights(weights.version + 1, weights.flat, weights.frames + frames, last=stop)
 
     def optimizer_state(self) -> dict[str, Any]:
         """See `Update`."""
@@ -142,11 +154,16 @@ class LocalUpdate:
 class AllReduceUpdate:
     """Average over the group's learners, then the same step on each: their weights stay bit-identical.
 
-    The wish to stop rides in the gradient's last element, so that all learners end after the same update.
+    The frames of all and the wish to stop ride behind the gradient, so that all learners have the same learning rate
+    and end after the same update.
     """
 
-    def __init__(self, averaging: Averaging, step: OptimizerStep, optimization: Optimization, timing: Timing) -> None:
-        self._averaging, self._timing = averaging, timing
+    refused = False
+
+    def __init__(
+        self, averaging: Averaging, learners: int, step: OptimizerStep, optimization: Optimization, timing: Timing
+    ) -> None:
+        self._averaging, self._learners, self._timing = averaging, learners, timing
         self._local = LocalUpdate(step, optimization, timing)
 
     @property
@@ -154,12 +171,15 @@ class AllReduceUpdate:
         """See `Update`."""
         return self._local.metrics
 
-    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
-        """See `Update`; ``gradient`` [P + 1]. Collective over ``learners``."""
+    def __call__(
+        self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
+    ) -> Weights:
+        """See `Update`. Collective over ``learners``."""
         with self._timing(Phase.REDUCE):
-            gradient[-1] = float(stop)
+            gradient[-2], gradient[-1] = frames, float(stop)
             self._averaging.average(gradient)
-        return self._local(weights, gradient, frames, bool(gradient[-1] > 0))
+        all_frames = round(float(gradient[-2]) * self._learners)
+        return self._local(weights, gradient, all_frames, samples, loss, bool(gradient[-1] > 0))
 
     def optimizer_state(self) -> dict[str, Any]:
         """See `Update`."""
@@ -187,13 +207,16 @@ class ServerUpdate:
         self._gradients = Sender(world, Tag.GRADIENT, gradient_layout(parameters), 1, traffic)
         self._weights = Receiver(world, [server], Tag.WEIGHTS, weights_layout(parameters), slots=1)
         self.metrics: Metrics = {}
+        self.refused = False
 
     def first(self, weights: Weights) -> Weights:
         """Wait for the server's first weights."""
         with self._timing(Phase.WAIT):
             return self._take(weights)
 
-    def __call__(self, weights: Weights, gradient: Tensor, frames: int, stop: bool) -> Weights:
+    def __call__(
+        self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
+    ) -> Weights:
         """See `Update`. The server decides about the end."""
         with self._timing(Phase.REDUCE):
             own = gradient[: weights.flat.numel()]
@@ -201,6 +224,7 @@ class ServerUpdate:
             slot = self._gradients.take()
             assert slot is not None, "the server answered, so it has taken the gradient before"
             slot.record.version[0], slot.record.frames[0] = weights.version, frames
+            slot.record.samples[0], slot.record.loss[0] = samples, loss
             slot.record.flat[:] = own.numpy()
             self._gradients.send(slot, self._server)
             self._gradients.release(slot)
@@ -223,6 +247,7 @@ class ServerUpdate:
                 backoff.pause()
         record = arrived[0].record
         weights.flat.numpy()[:] = record.flat
-        after = Weights(int(record.version[0]), weights.flat, last=bool(record.last[0]))
+        self.refused = bool(record.refused[0])
+        after = Weights(int(record.version[0]), weights.flat, float(record.frames[0]), last=bool(record.last[0]))
         self._weights.release(arrived[0])
         return after

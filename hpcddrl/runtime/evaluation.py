@@ -8,13 +8,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from hpcddrl.config import Config, QLearning
 from hpcddrl.envs.frames import as_observation, stack
-from hpcddrl.envs.make import make
+from hpcddrl.envs.make import games, make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
-from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision
-from hpcddrl.rl.policies import policy_for
+from hpcddrl.networks.make import make_network
+from hpcddrl.rl.exploration import EpsilonGreedy
+from hpcddrl.rl.policies import Behaviour, policy_for
 from hpcddrl.roles.acting import LocalPolicy
+from hpcddrl.types import EnvSpec
+
+SAMPLED_EPSILON = 0.05  # of action values, where actions are drawn (Mnih et al. 2015, evaluation)
 
 
 class Score(NamedTuple):
@@ -56,19 +61,25 @@ def evaluate_run(run: RunDirectory, episodes: int, greedy: bool, seed: int) -> d
     return scores
 
 
+def _behaviour(config: Config, spec: EnvSpec) -> Behaviour:
+    if isinstance(config.algorithm, QLearning):
+        return EpsilonGreedy(lambda: torch.tensor([SAMPLED_EPSILON]))
+    return policy_for(spec.action)
+
+
 def _play(run: RunDirectory, state: checkpoint.Checkpoint, episodes: int, greedy: bool, seed: int) -> Score:
     config = run.config()
     envs = make(
-        config.env,
+        games(config.env)[0],
         episodes,
         [seed + i for i in range(episodes)],
         config.algorithm.discount,
         torch.get_num_threads(),
     )
     spec = envs.spec
-    network = PolicyValueNetwork(spec, config.network.torso, config.network.width, 0, Precision())
+    network = make_network(config.network, config.algorithm, spec, seed=0)
     network.load_state_dict(state.network)
-    act = LocalPolicy(network, policy_for(spec.action), seed, greedy)
+    act = LocalPolicy(network, _behaviour(config, spec), seed, greedy)
     depth = spec.frame_stack
     frames = np.repeat(envs.reset()[None], depth, axis=0)
     first = np.zeros((depth, episodes), bool)

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,17 +20,20 @@ from hpcddrl.comm.channel import Traffic
 from hpcddrl.comm.failure import Signals, abort_on_exception, fatal_errors
 from hpcddrl.comm.placement import Place, fit, place, split
 from hpcddrl.comm.wait import wait_until
-from hpcddrl.config import AllReduce, Config
+from hpcddrl.config import AllReduce, Config, Teacher
 from hpcddrl.envs.make import probe
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.networks.torsos import torso
+from hpcddrl.networks.make import make_network
 from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
 from hpcddrl.roles.counters import View, counters_for, steppers
-from hpcddrl.runtime.build import Rank, build
+from hpcddrl.runtime.build import build
 from hpcddrl.runtime.display import Display, phase_shares, si
+from hpcddrl.runtime.rank import Rank, game_of
+from hpcddrl.runtime.teacher import teacher_network
+from hpcddrl.settings import dump, load
 from hpcddrl.types import EnvSpec
 
 DONE, STOPPED_BY_SIGNAL = 0, 75
@@ -62,7 +65,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         rank, monitor = _rank(
             world, config, spec, places, RunDirectory(path), segment, frames_before, display.show, signals
         )
-        rank = replace(rank, resumed=resume, threads=_use_threads(world, hosts, spec))
+        rank = replace(rank, frames_before=frames_before, resumed=resume, threads=_use_threads(world, hosts, spec))
         loop = build(rank)
         for line in _said_once(world, me, rank.lines):
             display.say(line)
@@ -89,7 +92,14 @@ def _rank(
     me, traffic, timing = places[world.rank], Traffic(), Timing()
     counters = counters_for(spec.frame_skip, len(steppers(places)))
     group = -1 if me.group is None else me.group
-    attributes = rank_attributes(config, role=str(me.role), group=group, world_rank=world.rank, world_size=world.size)
+    attributes = rank_attributes(
+        config,
+        role=str(me.role),
+        group=group,
+        world_rank=world.rank,
+        world_size=world.size,
+        env=game_of(config, places, world.rank),
+    )
     log = RankLog(run.rank_file(segment, world.rank), attributes)
     comms = split(world, places)
     monitor = None
@@ -121,11 +131,25 @@ def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
 
 def _checked(config: Config, ranks: int) -> tuple[Config, EnvSpec]:
     """Fit the layout, look at the environment and whether the network can; pure but for making one of each."""
-    fitted = replace(config, topology=fit(config.topology, ranks))
-    if isinstance(fitted.update, AllReduce) and fitted.topology.learners_per_group > 1:
+    fitted = load(dump(config) | {"topology": asdict(fit(config.topology, ranks))})  # the rules hold for all of it
+    if isinstance(fitted.update, AllReduce) and (fitted.topology.learners_per_group or 1) > 1:
         require(fitted.update.backend)
     spec = probe(fitted.env)
-    torso(fitted.network.torso, spec.observation_shape, fitted.network.width)
+    network = make_network(fitted.network, fitted.algorithm, spec, seed=0)
+    parameters = sum(p.numel() for p in network.parameters())
+    if fitted.topology.servers > parameters:
+        raise ValueError(
+            f"topology.servers = {fitted.topology.servers}: more shards than the network's {parameters:,} weights; "
+            "set fewer"
+        )
+    if isinstance(fitted.coupling, Teacher) and fitted.coupling.run is not None:
+        teacher_network(Path(fitted.coupling.run), spec)
+    games_to_step, stepping = len(fitted.env.ids), len(steppers(place(fitted.topology)))
+    if games_to_step > stepping:
+        raise ValueError(
+            f"env.id = {fitted.env.id!r}: {games_to_step} environments for {stepping} ranks that step any; name fewer, "
+            "or start more ranks"
+        )
     return fitted, spec
 
 
@@ -166,14 +190,13 @@ def _saved_frames(run: RunDirectory, config: Config) -> float:
 
 
 def _use_threads(world: MPI.Comm, hosts: list[str], spec: EnvSpec) -> int:
-    """Give torch this rank's share of its processors: those it is bound to, split among the host's unbound ranks.
+    """Give torch this rank's share of its processors: those it is bound to, split among the ranks bound to the same.
 
     Networks on vectors are too small for more than one thread.
     """
-    cpus = len(os.sched_getaffinity(0))
-    unbound = cpus == os.cpu_count()
-    threads = max(1, cpus // hosts.count(hosts[world.rank])) if unbound else cpus
-    threads = threads if spec.is_image else 1
+    cpus = sorted(os.sched_getaffinity(0))
+    sharing = world.allgather((hosts[world.rank], cpus)).count((hosts[world.rank], cpus))
+    threads = max(1, len(cpus) // sharing) if spec.is_image else 1
     torch.set_num_threads(threads)
     return threads
 
@@ -252,7 +275,7 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         "env_steps_per_s": view.total("env_steps") / seconds,
         "predictions_per_s": view.total("predictions") / seconds,
         "trained_samples_per_s": view.total("trained") / seconds,
-        "transitions": {name: view.total(name) for name in ("produced", "trained", "dropped")},
+        "transitions": {name: view.total(name) for name in ("produced", "trained", "used", "dropped", "pending")},
         "return_mean": known(view.return_mean),
         "return_best": known(float(np.nanmax(view.column("return_best")))),
         "lag_mean": known(float(np.nanmean(lags))) if not np.isnan(lags).all() else None,

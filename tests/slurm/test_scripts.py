@@ -19,8 +19,8 @@ import h5py
 import pytest
 
 from hpcddrl.comm.placement import Role, fit, place, ranks_of
-from hpcddrl.config import override
 from hpcddrl.recipes import RECIPES
+from hpcddrl.settings import override
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "jobs" / "slurm"

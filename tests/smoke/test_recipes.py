@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from launch import ROOT, Finished, hpcddrl, read_json, settings
 
-from hpcddrl.config import load
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.schema import COLUMNS, SCHEMA
 from hpcddrl.logs.timing import Phase
+from hpcddrl.settings import load
 
 pytestmark = pytest.mark.mpi
 

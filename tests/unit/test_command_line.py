@@ -7,9 +7,9 @@ import pytest
 
 from hpcddrl import __version__
 from hpcddrl.__main__ import main
-from hpcddrl.config import load
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.recipes import DEFAULT, RECIPES
+from hpcddrl.settings import load
 
 
 @pytest.fixture

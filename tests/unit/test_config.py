@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from hpcddrl.config import SCHEMA, Adam, CentralActing, Config, Ensemble, ParameterServer, dump, load, override
+from hpcddrl.config import SCHEMA, Adam, CentralActing, Config, Ensemble, ParameterServer
 from hpcddrl.recipes import DEFAULT, RECIPES
+from hpcddrl.settings import dump, load, override
 
 NAMES = sorted(RECIPES)
 

@@ -14,6 +14,7 @@ from hpcddrl.recipes import RECIPES
 ROOT = Path(hpcddrl.__file__).parent
 LAYERS = [
     {"__init__", "types", "config"},
+    {"settings"},
     {"rl", "networks", "envs", "replay", "comm", "logs", "recipes"},
     {"compressors", "pretext", "figures", "simulation"},
     {"algorithms"},

@@ -8,10 +8,11 @@ from dataclasses import replace
 import h5py
 import pytest
 
-from hpcddrl.config import Config, Env, dump
+from hpcddrl.config import Config, Env
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.schema import SCHEMA
+from hpcddrl.settings import dump
 
 CONFIG = Config(recipe="test")
 

@@ -3,10 +3,10 @@
 import pytest
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import override
 from hpcddrl.recipes import RECIPES
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.build import env_seeds
+from hpcddrl.settings import override
 
 
 def seeds(name, ranks, seed):

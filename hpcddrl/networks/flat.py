@@ -1,0 +1,39 @@
+"""All of a network's parameters as one vector."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+TAIL = 2  # numbers that learners reduce along with their gradients: frames, and the wish to stop
+
+
+class Flat(NamedTuple):
+    """All parameters of a module, and all gradients, as one vector each; the module's tensors are views of them."""
+
+    values: Tensor  # [P] f32
+    buffer: Tensor  # [P + TAIL] f32: the gradients, and room for what is reduced with them
+
+    @property
+    def gradient(self) -> Tensor:
+        """Return the gradients [P]."""
+        return self.buffer[:-TAIL]
+
+
+def flatten(module: nn.Module) -> Flat:
+    """Rebind a module's parameters and gradients to views of two flat vectors, in `parameters()` order.
+
+    Sending, reducing and stepping a network is then one call on one vector.
+    """
+    parameters = list(module.parameters())
+    values = torch.cat([p.detach().reshape(-1).float() for p in parameters])
+    gradient = torch.zeros(values.numel() + TAIL)
+    offset = 0
+    for parameter in parameters:
+        end = offset + parameter.numel()
+        parameter.data = values[offset:end].view(parameter.shape)
+        parameter.grad = gradient[offset:end].view(parameter.shape)
+        offset = end
+    return Flat(values, gradient)

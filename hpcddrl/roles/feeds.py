@@ -1,0 +1,297 @@
+"""Where a learner's rollouts come from: its own environments, its actors, or frames that it acts on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic
+from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.logs.timing import Phase
+from hpcddrl.roles.control import Control
+from hpcddrl.roles.rollouts import Collector, RolloutWriter, transitions
+from hpcddrl.roles.waiting import Waiting
+from hpcddrl.types import Act, Acted, EnvSpec, Rollout
+
+
+class Arrived(NamedTuple):
+    """A rollout, and the number of whoever stepped its environments."""
+
+    source: int
+    rollout: Rollout
+
+
+class Feed(Protocol):
+    """Gives rollouts."""
+
+    sources: int  # who step environments
+
+    def take(self, version: int, wait: bool = True) -> list[Arrived]:
+        """Return the next rollouts, to be read until `release`.
+
+        Args:
+            version: of the learner's weights.
+            wait: for as many as a batch takes; else return those that are there, perhaps none.
+        """
+
+    def release(self) -> None:
+        """Give back what was taken."""
+
+    def end(self) -> Ending:
+        """Part from whoever sends; what still comes is counted as dropped."""
+
+
+class Inline:
+    """The learner steps its own environments: no data is older than its weights."""
+
+    sources = 1
+
+    def __init__(self, collector: Collector, layout: Layout[Rollout], control: Control) -> None:
+        self._collector, self._control = collector, control
+        _, self._rollout = layout.allocate()
+
+    def take(self, version: int, wait: bool = True) -> list[Arrived]:
+        """See `Feed`."""
+        if not wait:
+            return []
+        self._collector.collect(self._rollout, version)
+        self._control.counters.produced += transitions(self._rollout)
+        return [Arrived(0, self._rollout)]
+
+    def release(self) -> None:
+        """See `Feed`."""
+
+    def end(self) -> Ending:
+        """See `Feed`: nobody else sends."""
+        return Ending()
+
+
+class Queue:
+    """Rollouts from actors, as they arrive, or strictly in turn in a deterministic run.
+
+    Args:
+        world: whose ranks are meant.
+        actors: the ranks that send to this learner, in order.
+        layout: of a rollout.
+        rollouts: R of a batch.
+        in_turn: take one rollout from each actor in turn.
+        meanwhile: called while nothing arrives.
+        control: of this rank.
+    """
+
+    def __init__(
+        self,
+        world: Comm,
+        actors: Sequence[int],
+        layout: Layout[Rollout],
+        rollouts: int,
+        in_turn: bool,
+        meanwhile: Callable[[], None],
+        control: Control,
+    ) -> None:
+        self.sources = len(actors)
+        self._receiver = Receiver(world, actors, Tag.ROLLOUT, layout, slots=-(-rollouts // len(actors)))
+        self._rollouts, self._control = rollouts, control
+        self._numbers = {rank: number for number, rank in enumerate(actors)}
+        self._turns = list(actors) if in_turn else None
+        self._turn = 0
+        self._ready: dict[int, deque[Slot[Rollout]]] = {rank: deque() for rank in actors}
+        self._arrived: deque[int] = deque()
+        self._taken: list[Slot[Rollout]] = []
+        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+
+    def take(self, version: int, wait: bool = True) -> list[Arrived]:
+        """See `Feed`."""
+        with self._control.timing(Phase.WAIT):
+            while len(self._taken) < self._rollouts:
+                self._poll()
+                slot = self._next()
+                if slot is not None:
+                    self._waiting.reset()
+                    self._taken.append(slot)
+                elif wait:
+                    self._waiting.pause()
+                else:
+                    break
+        return [Arrived(self._numbers[slot.source], slot.record) for slot in self._taken]
+
+    def release(self) -> None:
+        """See `Feed`."""
+        for slot in self._taken:
+            self._receiver.release(slot)
+        self._taken = []
+
+    def end(self) -> Ending:
+        """See `Feed`."""
+        for ready in self._ready.values():
+            for slot in ready:
+                self._drop(slot.record)
+                self._receiver.release(slot)
+        return Ending(((self._receiver, self._drop),))
+
+    def _drop(self, record: Rollout) -> None:
+        if not record.last[0]:
+            self._control.counters.dropped += transitions(record)
+
+    def _poll(self) -> None:
+        for slot in self._receiver.poll():
+            self._ready[slot.source].append(slot)
+            self._arrived.append(slot.source)
+
+    def _next(self) -> Slot[Rollout] | None:
+        if self._turns is None:
+            return self._ready[self._arrived.popleft()].popleft() if self._arrived else None
+        ready = self._ready[self._turns[self._turn]]
+        if not ready:
+            return None
+        self._turn = (self._turn + 1) % len(self._turns)
+        return ready.popleft()
+
+
+class _Remote:
+    """One actor's half of central inference: its rollout in the making, and what was last decided for it."""
+
+    def __init__(self, number: int, spec: EnvSpec, num_envs: int, layout: Layout[Rollout]) -> None:
+        self.number = number
+        self.writer = RolloutWriter(spec, num_envs)
+        _, self.rollout = layout.allocate()
+        self.acted: Acted | None = None
+        self.steps = 0  # transitions in the rollout so far
+
+
+class Central:
+    """Frames from actors, answered with actions in batches; the learner writes the rollouts itself.
+
+    An actor whose rollout is full gets its next actions after it has been learned from, so the queue of full ones is
+    no longer than the actors are many. With ``minimum`` = the number of actors this is lockstep, and all data are
+    on-policy.
+
+    Args:
+        world: whose ranks are meant.
+        actors: the ranks that send to this learner, in order.
+        spec: the environments'.
+        num_envs: B of each actor.
+        layout: of a rollout.
+        rollouts: R of a batch.
+        take_more: take all rollouts that are full, if they are more.
+        minimum: actors to await before a batch is inferred.
+        act: the learner's policy.
+        control: of this rank.
+        traffic: where messages are counted.
+    """
+
+    def __init__(
+        self,
+        world: Comm,
+        actors: Sequence[int],
+        spec: EnvSpec,
+        num_envs: int,
+        layout: Layout[Rollout],
+        rollouts: int,
+        take_more: bool,
+        minimum: int,
+        act: Act,
+        control: Control,
+        traffic: Traffic,
+    ) -> None:
+        self.sources = len(actors)
+        self._frames = Receiver(world, actors, Tag.FRAMES, frames_layout(spec, num_envs), slots=1)
+        self._actions = Sender(world, Tag.ACTIONS, actions_layout(spec, num_envs), 2 * len(actors), traffic)
+        self._rollouts, self._take_more, self._minimum = rollouts, take_more, minimum
+        self._act, self._control, self._num_envs = act, control, num_envs
+        self._actors = {rank: _Remote(number, spec, num_envs, layout) for number, rank in enumerate(actors)}
+        self._waiting: list[int] = []  # for actions
+        self._full: list[int] = []  # rollouts to learn from
+        self._taken: list[int] = []  # being learned from
+        self._resting: list[int] = []  # to begin a rollout with the next weights
+        self._pause = Waiting(control, meanwhile=lambda: None, longest_s=1e-3)
+
+    def take(self, version: int, wait: bool = True) -> list[Arrived]:
+        """See `Feed`; in the actors' order."""
+        self._begin(version)
+        while True:
+            self._serve(version, wait)
+            if len(self._full) >= self._rollouts or not wait:
+                break
+        count = len(self._full) if self._take_more or not wait else self._rollouts
+        self._taken, self._full = sorted(self._full[:count]), self._full[count:]
+        return [Arrived(self._actors[rank].number, self._actors[rank].rollout) for rank in self._taken]
+
+    def release(self) -> None:
+        """See `Feed`."""
+        self._resting, self._taken = self._resting + self._taken, []
+
+    def end(self) -> Ending:
+        """See `Feed`."""
+        self._control.counters.dropped += sum(a.steps for r, a in self._actors.items() if r not in self._resting)
+        self._actions.say_last(self._actors)
+        return Ending(((self._frames, self._drop),), (self._actions,))
+
+    def _drop(self, record: FramesMessage) -> None:
+        if not record.last[0]:
+            self._control.counters.dropped += int(np.count_nonzero(~record.first))
+
+    def _serve(self, version: int, wait: bool) -> None:
+        """Take frames, waiting for some if a rollout is wanted, and answer the actors that may be answered."""
+        timing = self._control.timing
+        with timing(Phase.WAIT):
+            while not (arrived := self._frames.poll()) and wait and len(self._full) < self._rollouts:
+                self._pause.pause()
+            self._pause.reset()
+        with timing(Phase.COLLECT):
+            for slot in arrived:
+                self._take(slot, version)
+                self._frames.release(slot)
+        if self._waiting and len(self._waiting) >= min(self._minimum, len(self._actors) - len(self._full)):
+            self._answer()
+
+    def _begin(self, version: int) -> None:
+        """Let the actors whose rollouts were learned from go on."""
+        for rank in self._resting:
+            actor = self._actors[rank]
+            actor.writer.begin(actor.rollout, version)
+            actor.steps = 0
+            if actor.acted is not None:  # its last frame is here already
+                self._waiting.append(rank)
+        self._resting = []
+        if len(self._waiting) >= self._minimum:
+            self._answer()
+
+    def _take(self, slot: Slot[FramesMessage], version: int) -> None:
+        actor, record = self._actors[slot.source], slot.record
+        if actor.acted is None:
+            actor.writer.start(record.frame)
+            actor.writer.begin(actor.rollout, version)
+            self._waiting.append(slot.source)
+            return
+        actor.steps += int(np.count_nonzero(~record.first))
+        full = actor.writer.add(
+            actor.acted,
+            frame=record.frame,
+            first=record.first,
+            reward=record.reward,
+            discount=record.discount,
+        )
+        (self._full if full else self._waiting).append(slot.source)
+
+    def _answer(self) -> None:
+        """Infer the actions of all who wait, as one batch in the actors' order, and send them."""
+        timing = self._control.timing
+        ranks, self._waiting = sorted(self._waiting), []
+        with timing(Phase.COLLECT):
+            observations = np.concatenate([self._actors[rank].writer.observation() for rank in ranks])
+        with timing(Phase.ACT):
+            acted = self._act(observations)
+        self._control.counters.predictions += len(observations)
+        with timing(Phase.SEND):
+            for i, rank in enumerate(ranks):
+                rows = slice(i * self._num_envs, (i + 1) * self._num_envs)
+                self._actors[rank].acted = Acted(*(column[rows] for column in acted))
+                slot: Slot[ActionsMessage] | None = self._actions.take()
+                assert slot is not None, "each actor has taken its actions of the step before"
+                slot.record.action[:] = acted.action[rows]
+                self._actions.send(slot, rank)
+                self._actions.release(slot)

@@ -1,0 +1,157 @@
+"""What a role is built from on one rank: its place in the job, its environments, its network, its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from hpcddrl.comm.channel import Traffic
+from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
+from hpcddrl.config import CentralActing, Config, LinearEpsilon, QLearning
+from hpcddrl.envs.make import Environments, games, make
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.run_dir import RunDirectory
+from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.make import AnyNetwork, make_network
+from hpcddrl.networks.precision import choose_precision
+from hpcddrl.rl.exploration import EpsilonGreedy, linear_epsilon, spread_epsilons
+from hpcddrl.rl.policies import Behaviour, policy_for
+from hpcddrl.roles.acting import LocalPolicy
+from hpcddrl.roles.control import Control
+from hpcddrl.roles.counters import steppers
+from hpcddrl.roles.saving import Saver
+from hpcddrl.types import EnvSpec
+
+SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS_PER_RUN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """Everything that a role is built from on one rank."""
+
+    config: Config  # with a fitted topology
+    spec: EnvSpec
+    comms: Communicators
+    places: tuple[Place, ...]
+    control: Control
+    traffic: Traffic
+    run: RunDirectory
+    frames_before: float = 0.0  # of earlier segments
+    resumed: bool = False
+    threads: int = 1
+    lines: list[str] = field(default_factory=list)  # for the log, said before the start
+
+    @property
+    def place(self) -> Place:
+        """Return this rank's place."""
+        return self.places[self.comms.world.rank]
+
+    @property
+    def learners(self) -> list[int]:
+        """Return the ranks that learn in this rank's group."""
+        return ranks_of(self.places, Role.LEARNER, self.place.group)
+
+    @property
+    def replays(self) -> list[int]:
+        """Return the ranks that hold its replay."""
+        return ranks_of(self.places, Role.REPLAY, self.place.group)
+
+    @property
+    def actors(self) -> list[int]:
+        """Return the ranks that act in it."""
+        return ranks_of(self.places, Role.ACTOR, self.place.group)
+
+    @property
+    def owner(self) -> str:
+        """Return the name under which this rank's checkpoints stand."""
+        return f"server-{self.place.number:04d}" if self.place.group is None else f"group-{self.place.group:04d}"
+
+    @property
+    def origin(self) -> str:
+        """Return whose checkpoint this rank goes on from: the server's where there is one."""
+        return "server-0000" if self.config.topology.servers and self.place.group is not None else self.owner
+
+
+def env_seeds(config: Config, places: tuple[Place, ...], rank: int) -> list[int]:
+    """Return the seeds of a rank's environments: no two in a job are the same."""
+    first = config.seed * SEEDS_PER_RUN + steppers(places).index(rank) * config.env.num_envs
+    return [(first + i) % 2**31 for i in range(config.env.num_envs)]
+
+
+def game_of(config: Config, places: tuple[Place, ...], rank: int) -> str:
+    """Return the id of the environments that a rank steps ("" if it steps none): they are dealt in turn."""
+    step = steppers(places)
+    return config.env.ids[step.index(rank) % len(config.env.ids)] if rank in step else ""
+
+
+def environments(rank: Rank) -> Environments:
+    """Make this rank's environments."""
+    config, me = rank.config, rank.comms.world.rank
+    game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, me))
+    seeds = env_seeds(config, rank.places, me)
+    return make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads)
+
+
+def network_of(rank: Rank, group: int) -> AnyNetwork:
+    """Make the network that a group starts with."""
+    return make_network(rank.config.network, rank.config.algorithm, rank.spec, rank.config.seed * 1000 + group)
+
+
+def with_precision(rank: Rank, network: AnyNetwork, batch: int, trains: bool) -> None:
+    """Let a network compute as is fastest here for so many observations."""
+    wanted = rank.config.precision
+    if rank.config.deterministic:  # a choice by the clock is not repeatable
+        network.precision, rates = Precision("bf16" if wanted == "bf16" else "fp32"), dict[str, float]()
+    else:
+        network.precision, rates = choose_precision(network, rank.spec, wanted, batch, trains)
+    table = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
+    chosen = f"{network.precision.name}{' channels-last' if network.precision.channels_last else ''}"
+    rank.lines.append(
+        f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'not timed'})"
+    )
+
+
+def acting(rank: Rank, network: AnyNetwork, stepper: int, keeps: bool = False) -> LocalPolicy:
+    """Make the policy that acts for a rank that steps environments, wherever that is done."""
+    seed = rank.config.seed * SEEDS_PER_RUN + steppers(rank.places).index(stepper)
+    return LocalPolicy(network, _behaviour(rank, stepper), seed, keeps=keeps)
+
+
+def _behaviour(rank: Rank, stepper: int) -> Behaviour:
+    algorithm = rank.config.algorithm
+    if not isinstance(algorithm, QLearning):
+        return policy_for(rank.spec.action)
+    return EpsilonGreedy(_epsilon(rank, algorithm, stepper))
+
+
+def _epsilon(rank: Rank, algorithm: QLearning, stepper: int) -> Callable[[], torch.Tensor]:
+    """Return what tells the ε in force: by the job's frames, as far as this rank can tell, or one an environment."""
+    explore, step = algorithm.exploration, steppers(rank.places)
+    if isinstance(explore, LinearEpsilon):
+        central = isinstance(rank.config.acting, CentralActing)
+        acting_ranks = len(ranks_of(rank.places, Role.LEARNER)) if central else len(step)
+        counters, skip, before = rank.control.counters, rank.spec.frame_skip, rank.frames_before
+
+        def now() -> torch.Tensor:
+            frames = before + counters.predictions * skip * acting_ranks
+            return torch.tensor([linear_epsilon(explore.start, explore.end, explore.frames, frames)])
+
+        return now
+    number, count = step.index(stepper), len(step)
+    every = spread_epsilons(explore.base, explore.exponent, count * rank.config.env.num_envs)
+    own = every[number::count]  # each rank, and so each game, has the whole range
+    return lambda: own
+
+
+def saver_of(rank: Rank, network: AnyNetwork) -> Saver:
+    """Make what saves this rank's checkpoints, if it owns any."""
+    saves = rank.place.role is Role.SERVER or rank.place.number == 0
+    folder = rank.run.checkpoints(rank.owner) if saves else None
+    return Saver(folder, network, rank.config, rank.control.timing)
+
+
+def saved_of(rank: Rank) -> checkpoint.Checkpoint | None:
+    """Return the checkpoint that this rank goes on from, if it does."""
+    return checkpoint.newest(rank.run.checkpoints(rank.origin)) if rank.resumed else None

@@ -1,0 +1,40 @@
+"""The policy of another run, to learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.run_dir import RunDirectory
+from hpcddrl.networks.make import make_network
+from hpcddrl.networks.policy_value import PolicyValueNetwork
+from hpcddrl.types import EnvSpec
+
+
+def teacher_network(path: Path, spec: EnvSpec) -> PolicyValueNetwork:
+    """Return the network of a run's first owner (group or server) at its newest checkpoint.
+
+    Raises:
+        ValueError: no run or no checkpoint there, or a network for other observations or actions.
+    """
+    run = RunDirectory(path)
+    config = run.config()
+    if config.algorithm.kind != "actor_critic":
+        raise ValueError(
+            f"coupling.run = {str(path)!r}: a run of {config.recipe}, whose network has no policy; name a run of "
+            "algorithm actor_critic"
+        )
+    owners = sorted(p for p in run.checkpoints("").glob("*-*") if p.is_dir())
+    saved = next((state for owner in owners if (state := checkpoint.newest(owner)) is not None), None)
+    if saved is None:
+        raise ValueError(f"coupling.run = {str(path)!r}: has no checkpoint; let the teacher's run reach one")
+    network = make_network(config.network, config.algorithm, spec, seed=0)
+    assert isinstance(network, PolicyValueNetwork)
+    try:
+        network.load_state_dict(saved.network)
+    except RuntimeError as error:
+        raise ValueError(
+            f"coupling.run = {str(path)!r}: learned {config.env.id}, whose observations or actions are not those of "
+            "this run's environment; name a teacher of the same"
+        ) from error
+    return network
