@@ -6,10 +6,34 @@ from collections.abc import Callable
 
 from hpcddrl.config import Config
 from hpcddrl.recipes.a3c import a3c
+from hpcddrl.recipes.apex import apex
+from hpcddrl.recipes.ddql import ddql
 from hpcddrl.recipes.dqn import dqn
+from hpcddrl.recipes.elf import elf
+from hpcddrl.recipes.ga3c import ga3c, ga3c_faithful
+from hpcddrl.recipes.gorila import gorila
 from hpcddrl.recipes.group_ensemble import group_ensemble
 from hpcddrl.recipes.impala import impala
+from hpcddrl.recipes.kickstart import kickstart
 from hpcddrl.recipes.paac import paac
+from hpcddrl.recipes.ppo import ppo
 
-RECIPES: dict[str, Callable[[], Config]] = {r.__name__: r for r in (group_ensemble, impala, a3c, paac, dqn)}
 DEFAULT = "group_ensemble"
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        group_ensemble,
+        dqn,
+        gorila,
+        ddql,
+        a3c,
+        ga3c,
+        ga3c_faithful,
+        paac,
+        elf,
+        impala,
+        apex,
+        ppo,
+        kickstart,
+    )
+}
