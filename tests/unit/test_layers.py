@@ -180,6 +180,7 @@ def test_the_rule_about_names_itself(source, named):
 MATHEMATICS = ["config", "types", "rl.returns", "rl.losses", "rl.policies", "rl.ensemble", "networks.policy_value"]
 MATHEMATICS += ["networks.precision", "envs.make", "recipes", "algorithms.actor_critic"]
 MATHEMATICS += ["comm.messages", "comm.placement", "logs.rank_log", "logs.checkpoint", "logs.run_dir", "commands.cli"]
+MATHEMATICS += ["replay.replay"]
 
 
 def test_the_mathematics_the_layouts_and_the_command_line_start_no_mpi():

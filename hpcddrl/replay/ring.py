@@ -1,0 +1,275 @@
+"""Many environments' newest frames and steps, each stored once; transitions are put together when they are drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
+
+
+class Gathered(NamedTuple):
+    """N transitions of up to n steps each."""
+
+    observation: Array  # [N, *observation_shape]
+    next_observation: Array  # [N, *observation_shape]: n steps later, or the episode's last
+    action: Array  # [N] i64 | [N, dim] f32
+    reward: Array  # [N] f32: Σ γᵏ r over the steps
+    discount: Array  # [N] f32: of the value of the next observation; 0 if the episode terminated before it
+    version: Array  # [N] i64: of the weights that acted
+
+
+class Returns(NamedTuple):
+    """What N transitions of up to n steps each earn on their way."""
+
+    steps: Array  # [N] i64: m, n unless the episode ended before
+    reward: Array  # [N] f64: Σ γᵏ r over these steps
+    discount: Array  # [N] f64: γᵐ, or 0 after termination
+
+
+class _Store(NamedTuple):
+    """One row a slot: the frame of time t, and the step that was taken on seeing it."""
+
+    frames: Array  # [slots, *frame_shape]
+    first: Array  # [slots] bool: the frame opens an episode, so the step before only reset the environment
+    action: Array  # [slots] i64 | [slots, dim] f32
+    reward: Array  # [slots] f32
+    discount: Array  # [slots] f32: 0 or 1
+    value: Array  # [slots] f32
+    action_value: Array  # [slots] f32
+    version: Array  # [slots] i32
+
+
+class Ring:
+    """The newest ``length`` frames of each of ``streams`` environments, with the steps between them.
+
+    A *stream* is one environment's endless sequence of frames, episode after episode; its time counts frames and
+    never starts again. A *key* names one time of one stream for good: time · streams + stream. The slot where it is
+    stored is the key modulo length · streams, and the next frame of the same stream is the key + streams, so that
+    arithmetic on keys is all that finding frames takes, and no index is stored.
+
+    The step of time t leads from frame t to frame t + 1. If that frame is ``first``, the step only reset the
+    environment and is no transition.
+
+    Args:
+        spec: the environments'.
+        streams: how many.
+        length: frames of each.
+    """
+
+    def __init__(self, spec: EnvSpec, streams: int, length: int) -> None:
+        self._spec, self._depth = spec, spec.frame_stack
+        self._streams, self._length = streams, length
+        fields = _fields(spec, streams * length)
+        self._store = _Store(**{name: np.zeros(shape, dtype) for name, (shape, dtype) in fields.items()})
+        self._newest = np.full(streams, -1, np.int64)  # the time of each stream's newest frame
+        self._number = np.full(streams, -1, np.int64)  # of the rollout that it came in
+
+    @property
+    def slots(self) -> int:
+        """Return how many frames there is room for."""
+        return self._streams * self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory held."""
+        return sum(field.nbytes for field in self._store) + self._newest.nbytes + self._number.nbytes
+
+    def slot(self, keys: Array) -> Array:
+        """Return where these keys are stored while they are."""
+        slots: Array = keys % self.slots
+        return slots
+
+    def key(self, slots: Array) -> Array:
+        """Return the newest keys that are stored in these slots."""
+        streams = slots % self._streams
+        newest: Array = self._newest[streams] * self._streams + streams
+        return np.asarray(newest - (newest - slots) % self.slots)
+
+    def holds(self, keys: Array) -> Array:
+        """Say [N] bool whether the steps of these keys are stored, with all frames of their observations."""
+        time, newest = keys // self._streams, self._newest[keys % self._streams]
+        return np.asarray((self._oldest(newest) <= time) & (time < newest))
+
+    def continues(self, stream: int, rollout: Rollout) -> bool:
+        """Say whether a rollout follows on what its streams' last one ended with.
+
+        If not, then it is their first, or others were lost in between.
+
+        Raises:
+            ValueError: the rollout does not fit these streams.
+        """
+        self._check(stream, rollout)
+        return bool(self._newest[stream] >= 0 and rollout.number[0] == self._number[stream] + 1)
+
+    def displaced(self, stream: int, rollout: Rollout) -> Array:
+        """Return the keys [M] that are held now and would be no more with this rollout in."""
+        newest, envs = int(self._newest[stream]), rollout.first.shape[1]
+        added = len(rollout.first) - (self._depth if self.continues(stream, rollout) else 0)
+        oldest = range(self._oldest(newest), self._oldest(newest + added))
+        return self._keys(max(oldest.start, 0), oldest.stop, stream, envs).ravel()
+
+    def recent(self, stream: int, envs: int, steps: int) -> Array:
+        """Return the keys [M] of the last ``steps`` steps, as far as held, of ``envs`` streams from ``stream`` on."""
+        newest = int(self._newest[stream])
+        return self._keys(max(newest - steps, self._oldest(newest), 0), newest, stream, envs).ravel()
+
+    def insert(self, stream: int, rollout: Rollout) -> Array:
+        """Store the next rollout of the B streams that begin with ``stream``; return the keys [M] of its transitions.
+
+        A rollout that does not `continue <continues>` its streams is not joined to them: its opening frames are
+        stored as new ones, and the oldest of them counts as an episode's first, so no stack and no sum reaches back.
+
+        Raises:
+            ValueError: the rollout does not fit these streams.
+        """
+        joined, store, depth = self.continues(stream, rollout), self._store, self._depth
+        length, envs = rollout.first.shape
+        skip = depth if joined else 0  # frames that are here already
+        newest = int(self._newest[stream]) + length - skip
+        slots = self.slot(self._keys(newest + 1 - (length - skip), newest + 1, stream, envs))
+        store.frames[slots] = rollout.frames[skip:]
+        store.first[slots] = rollout.first[skip:]
+        if not joined:
+            store.first[slots[0]] = True
+        steps = self._keys(newest - len(rollout.reward), newest, stream, envs)
+        slots = self.slot(steps)
+        store.action[slots], store.reward[slots], store.discount[slots] = (
+            rollout.action,
+            rollout.reward,
+            rollout.discount,
+        )
+        store.value[slots], store.action_value[slots] = rollout.value, rollout.action_value
+        store.version[slots] = rollout.version[0]
+        self._newest[stream : stream + envs] = newest
+        self._number[stream : stream + envs] = rollout.number[0]
+        return steps[~rollout.first[depth:]]
+
+    def returns(self, keys: Array, n: int, gamma: float) -> Returns:
+        """Sum up to ``n`` rewards from each key [N] on: no further than to the episode's end.
+
+        Whatever stands behind the end is read and ignored, be it the next episode or a slot not written yet.
+        """
+        rows = self.slot(keys[:, None] + self._streams * np.arange(n + 1))  # [N, n + 1]
+        reset = self._store.first[rows[:, 1:]]
+        discount = self._store.discount[rows[:, :-1]]
+        alive = ~np.logical_or.accumulate(reset, axis=1)  # [N, n]: step k still belongs to the episode
+        alive[:, 1:] &= np.logical_and.accumulate(discount[:, :-1] != 0, axis=1)
+        steps = np.count_nonzero(alive, axis=1)
+        reward = np.where(alive, self._store.reward[rows[:, :-1]], 0.0) @ gamma ** np.arange(n)
+        terminated = np.any(alive & (discount == 0), axis=1)
+        return Returns(steps, reward, np.where(terminated, 0.0, gamma**steps))
+
+    def complete(self, keys: Array, n: int) -> Array:
+        """Say [N] bool whether transitions are in with all their steps and the value of their next observation.
+
+        That value came with the step taken there. A truncated episode's final observation was acted on too, in the
+        step that only reset the environment, so it has one of its own.
+        """
+        next_time = keys // self._streams + self.returns(keys, n, 1.0).steps
+        return np.asarray(next_time < self._newest[keys % self._streams])
+
+    def errors(self, keys: Array, n: int, gamma: float) -> Array:
+        """Return R + γᵐ V(x_{t+m}) − Q(x_t, a_t) [N] f64 of complete transitions, as the weights that acted saw it."""
+        returns = self.returns(keys, n, gamma)
+        value = self._store.value[self.slot(keys + self._streams * returns.steps)]
+        bootstrap = np.where(returns.discount > 0, value, 0.0) * returns.discount  # no value behind termination
+        return np.asarray(returns.reward + bootstrap - self._store.action_value[self.slot(keys)])
+
+    def gather(self, keys: Array, n: int, gamma: float, out: Gathered | None = None) -> Gathered:
+        """Put complete transitions [N] of up to ``n`` steps together.
+
+        Args:
+            keys: [N], held.
+            n: steps.
+            gamma: γ.
+            out: contiguous arrays to write to, or None for new ones.
+        """
+        if out is None:
+            out = empty(self._spec, len(keys))
+        returns, slots = self.returns(keys, n, gamma), self.slot(keys)
+        self._observe(keys, out.observation)
+        self._observe(keys + self._streams * returns.steps, out.next_observation)
+        out.action[...], out.version[...] = self._store.action[slots], self._store.version[slots]
+        out.reward[...], out.discount[...] = returns.reward, returns.discount
+        return out
+
+    def _observe(self, keys: Array, out: Array) -> None:
+        """Stack the K frames up to each key; frames from before an episode's first are replaced by that one."""
+        back = np.arange(self._depth)[::-1]
+        frames = keys[:, None] - self._streams * back  # [N, K]
+        first = self._store.first[self.slot(frames)]
+        start = np.maximum.accumulate(np.where(first, frames, frames[:, :1]), axis=1)[:, -1:]  # of the episode
+        rows = self.slot(np.maximum(frames, start))
+        assert out.flags.c_contiguous, "observations are written in place"
+        flat = self._store.frames.reshape(self.slots, -1)
+        np.take(flat, rows, axis=0, out=out.reshape(*rows.shape, flat.shape[1]), mode="clip")
+
+    def _oldest(self, newest: Any) -> Any:
+        """Return the oldest time whose whole stack of frames is stored beside ``newest``."""
+        return newest - self._length + self._depth
+
+    def _keys(self, start: int, stop: int, stream: int, envs: int) -> Array:
+        """Return the keys [stop − start, envs] of these times of streams that stand at the same time."""
+        return np.arange(start, stop)[:, None] * self._streams + np.arange(stream, stream + envs)
+
+    def _check(self, stream: int, rollout: Rollout) -> None:
+        length, envs = rollout.first.shape
+        assert rollout.frames.shape[2:] == self._spec.frame_shape, "a rollout of other environments"
+        if not 0 <= stream <= self._streams - envs:
+            raise ValueError(
+                f"stream = {stream}: a rollout of {envs} environments does not fit the {self._streams} streams; "
+                "give the replay one stream for every environment"
+            )
+        if length > self._length:
+            raise ValueError(
+                f"unroll_length = {len(rollout.reward)}: a rollout of {length} frames does not fit the {self._length} "
+                "that the replay keeps of each stream; enlarge its capacity or shorten rollouts"
+            )
+        if np.ptp(self._newest[stream : stream + envs]) or np.ptp(self._number[stream : stream + envs]):
+            raise ValueError(
+                f"stream = {stream}: streams {stream} to {stream + envs - 1} do not stand at the same time; "
+                "rollouts of one actor always go to the same streams"
+            )
+
+
+def ring_bytes(spec: EnvSpec, streams: int, length: int) -> int:
+    """Return the `nbytes` of a ring before there is one."""
+    fields = _fields(spec, streams * length).values()
+    stored = sum(math.prod(shape) * int(np.dtype(dtype).itemsize) for shape, dtype in fields)
+    return stored + 2 * streams * np.dtype(np.int64).itemsize
+
+
+def empty(spec: EnvSpec, n: int) -> Gathered:
+    """Return uninitialised arrays for ``n`` transitions."""
+    observation = (n, *spec.observation_shape)
+    return Gathered(
+        observation=np.empty(observation, spec.frame_dtype),
+        next_observation=np.empty(observation, spec.frame_dtype),
+        action=np.empty(*_action(spec, n)),
+        reward=np.empty(n, np.float32),
+        discount=np.empty(n, np.float32),
+        version=np.empty(n, np.int64),
+    )
+
+
+def _action(spec: EnvSpec, n: int) -> tuple[tuple[int, ...], Any]:
+    if isinstance(spec.action, Discrete):
+        return (n,), np.int64
+    return (n, spec.action.dim), np.float32
+
+
+def _fields(spec: EnvSpec, slots: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Return shape and dtype of all that a ring stores."""
+    numbers: dict[str, tuple[tuple[int, ...], Any]] = {
+        name: ((slots,), np.float32) for name in ("reward", "discount", "value", "action_value")
+    }
+    return {
+        "frames": ((slots, *spec.frame_shape), spec.frame_dtype),
+        "first": ((slots,), np.bool_),
+        "action": _action(spec, slots),
+        "version": ((slots,), np.int32),
+        **numbers,
+    }
