@@ -500,17 +500,21 @@ class Config:
             "actors fill replay ranks; give the group actors",
         )
         if replay is not None:
-            smallest = "experience.capacity"
             yield (
                 replay.learning_starts > replay.capacity,
-                f"experience.learning_starts = {replay.learning_starts}: more than {smallest} = {replay.capacity} "
-                "can ever hold; set less",
+                f"experience.learning_starts = {replay.learning_starts}: more than the experience.capacity = "
+                f"{replay.capacity} can ever hold; set less",
             )
             yield (
                 replay.batch_size > replay.learning_starts,
                 f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
                 f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
             )
+        yield (
+            isinstance(algorithm, QLearning) and algorithm.exploration.kind == "spread" and acting.kind == "central",
+            "algorithm.exploration.kind = 'spread' with acting.kind = 'central': whose turn it is varies, so no "
+            "environment can keep an ε of its own; set algorithm.exploration=linear or acting=local",
+        )
         yield (
             self.coupling.kind == "ensemble" and actor_critic is None,
             "coupling.kind = 'ensemble' with algorithm.kind = 'q_learning': only policies are mixed; set "
@@ -522,15 +526,17 @@ class Config:
             "coupling=uncoupled or algorithm=actor_critic",
         )
         yield (
-            isinstance(self.coupling, Teacher) and self.coupling.run is None,
-            "coupling.run is not set: a teacher is the directory of a run; --set coupling.run=runs/TEACHER",
-        )
-        yield (
             actor_critic is not None
             and actor_critic.rollouts_per_batch == "ready"
             and (acting.kind != "central" or lockstep),
             "algorithm.rollouts_per_batch = 'ready': only a learner that acts when some actors are ready (acting="
             "central with acting.minimum a number) knows how many rollouts there are; give a number",
+        )
+        wanted, actors = actor_critic and actor_critic.rollouts_per_batch, topology.actors_per_group
+        yield (
+            isinstance(wanted, int) and acting.kind == "central" and not lockstep and 0 < (actors or wanted) < wanted,
+            f"algorithm.rollouts_per_batch = {wanted}: more than the {actors} actors of a group can deliver, since "
+            "each waits until its rollout has been learned from; set less, or algorithm.rollouts_per_batch=ready",
         )
         yield (
             self.optimization.decay == "linear" and self.budget.frames is None,
@@ -545,6 +551,11 @@ class Config:
             self.deterministic and topology.replays_per_group > 0,
             f"deterministic = True with topology.replays_per_group = {topology.replays_per_group}: what a replay rank "
             "holds when it is asked is chance; set topology.replays_per_group=0",
+        )
+        yield (
+            self.deterministic and replay is not None and acting.kind == "local" and topology.actors_per_group != 0,
+            "deterministic = True with experience.kind = 'replay': how far actors are ahead of a learner that draws "
+            "from a replay is chance; set topology.actors_per_group=0",
         )
         yield (
             self.deterministic and self.budget.frames is None,

@@ -141,7 +141,7 @@ class Control:
         self.stop = False
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
         self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
-        hears = place.role is not Role.ACTOR and monitor is None
+        hears = place.role in (Role.SERVER, Role.LEARNER) and monitor is None
         self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if hears else None
         self._learned: dict[str, list[float]] = {}
         self._lags: list[float] = []

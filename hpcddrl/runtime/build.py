@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from mpi4py import MPI
@@ -311,8 +310,7 @@ def _peers(rank: Rank, group: int, parameters: int, network: AnyNetwork) -> Peer
     config, world = rank.config, rank.comms.world
     heads = leaders(rank.places)
     if isinstance(config.coupling, Teacher):
-        assert config.coupling.run is not None
-        teacher = teacher_network(Path(config.coupling.run), rank.spec)
+        teacher = teacher_network(config.coupling.run, rank.spec)
         teacher.precision = network.precision
         return TeacherPeer(config.coupling, teacher)
     if not isinstance(config.coupling, Ensemble) or len(heads) == 1:

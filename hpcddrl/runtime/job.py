@@ -31,6 +31,7 @@ from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
 from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.display import Display, phase_shares, si
+from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.settings import dump, load
@@ -55,6 +56,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     places = place(config.topology)
     me = places[world.rank]
     abort_on_exception(world.rank, me)
+    require_memory(world, socket.gethostname(), replay_bytes_of(config, spec, places, world.rank))
     path, segment, frames_before = agree(world, lambda: _directory(world, config, out, resume))
     with fatal_errors():
         hosts = world.allgather(socket.gethostname())
@@ -142,8 +144,8 @@ def _checked(config: Config, ranks: int) -> tuple[Config, EnvSpec]:
             f"topology.servers = {fitted.topology.servers}: more shards than the network's {parameters:,} weights; "
             "set fewer"
         )
-    if isinstance(fitted.coupling, Teacher) and fitted.coupling.run is not None:
-        teacher_network(Path(fitted.coupling.run), spec)
+    if isinstance(fitted.coupling, Teacher):
+        teacher_network(fitted.coupling.run, spec)
     games_to_step, stepping = len(fitted.env.ids), len(steppers(place(fitted.topology)))
     if games_to_step > stepping:
         raise ValueError(

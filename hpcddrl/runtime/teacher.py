@@ -11,30 +11,34 @@ from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.types import EnvSpec
 
 
-def teacher_network(path: Path, spec: EnvSpec) -> PolicyValueNetwork:
+def teacher_network(path: str | None, spec: EnvSpec) -> PolicyValueNetwork:
     """Return the network of a run's first owner (group or server) at its newest checkpoint.
 
     Raises:
-        ValueError: no run or no checkpoint there, or a network for other observations or actions.
+        ValueError: no path, no run or no checkpoint there, or a network for other observations or actions.
     """
-    run = RunDirectory(path)
+    if path is None:
+        raise ValueError(
+            "coupling.run is not set: a teacher is the directory of a run; --set coupling.run=runs/TEACHER"
+        )
+    run = RunDirectory(Path(path))
     config = run.config()
     if config.algorithm.kind != "actor_critic":
         raise ValueError(
-            f"coupling.run = {str(path)!r}: a run of {config.recipe}, whose network has no policy; name a run of "
+            f"coupling.run = {path!r}: a run of {config.recipe}, whose network has no policy; name a run of "
             "algorithm actor_critic"
         )
     owners = sorted(p for p in run.checkpoints("").glob("*-*") if p.is_dir())
     saved = next((state for owner in owners if (state := checkpoint.newest(owner)) is not None), None)
     if saved is None:
-        raise ValueError(f"coupling.run = {str(path)!r}: has no checkpoint; let the teacher's run reach one")
+        raise ValueError(f"coupling.run = {path!r}: has no checkpoint; let the teacher's run reach one")
     network = make_network(config.network, config.algorithm, spec, seed=0)
     assert isinstance(network, PolicyValueNetwork)
     try:
         network.load_state_dict(saved.network)
     except RuntimeError as error:
         raise ValueError(
-            f"coupling.run = {str(path)!r}: learned {config.env.id}, whose observations or actions are not those of "
+            f"coupling.run = {path!r}: learned {config.env.id}, whose observations or actions are not those of "
             "this run's environment; name a teacher of the same"
         ) from error
     return network

@@ -13,7 +13,7 @@ from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.networks.policy_value import Output
 from hpcddrl.rl.policies import Categorical, Gaussian
-from hpcddrl.types import Batch, Peer, Targets
+from hpcddrl.types import Batch, Peer, Targets, Weights
 
 R, T, B, FEATURES = 2, 5, 2, 3
 N = R * B
@@ -93,6 +93,7 @@ def random_batch(family, seed=0):
         discount=discount,
         valid=valid,
         versions=torch.zeros(R, dtype=torch.int64).numpy(),
+        steps=T * N,
     )
 
 
@@ -106,7 +107,7 @@ def random_targets(family, beta=0.7, rows=slice(1, T, 2), count=2):
         )
         for _ in range(count)
     )
-    return Targets(rows=rows, peers=peers, beta=beta, temperature=0.5)
+    return Targets(rows=rows, peers=peers, beta=beta, temperature=0.5, with_own=True)
 
 
 def gradient_of(network, family, batch, targets=None, config=CONFIG):
@@ -117,7 +118,7 @@ def gradient_of(network, family, batch, targets=None, config=CONFIG):
     for p in parameters:
         p.grad = vector[offset : offset + p.numel()].view(p.shape)
         offset += p.numel()
-    metrics = ActorCritic(config, network, vector, family.policy).gradients(batch, targets)
+    metrics = ActorCritic(config, network, vector, family.policy).gradients(batch, targets, Weights(0, vector)).metrics
     for p in parameters:
         p.grad = None
     return vector, metrics

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from hpcddrl.logs.checkpoint import Checkpoint, newest, read, versions, write
-from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision, flatten
+from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.types import Discrete, EnvSpec
 
 

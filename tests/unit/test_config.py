@@ -138,7 +138,7 @@ def test_a_setting_leaves_the_configuration_it_starts_from_alone():
         ("budgt.frames=1", "budget"),
         ("sed=1", "seed"),
         ("coupling.beta=1", "coupling.kind"),
-        ("zzz=1", "env, logging"),
+        ("zzz=1", "acting, algorithm"),
     ],
 )
 def test_an_unknown_field_names_the_nearest(setting, nearest):
@@ -189,18 +189,34 @@ def test_a_malformed_setting_is_a_complaint(setting, expected):
 
 # --- contradictions
 
+Q = ["algorithm=q_learning", "experience=replay"]
+
 
 @pytest.mark.parametrize(
     ("settings", "fields"),
     [
         (["update=server"], ["topology.servers = 0", "update.kind = 'server'"]),
         (["topology.servers=1"], ["topology.servers = 1", "update.kind = 'local'"]),
-        (["update=server", "topology.servers=2"], ["topology.servers = 2"]),
         (["topology.learners_per_group=2"], ["topology.learners_per_group = 2", "update=allreduce"]),
+        (["algorithm=q_learning"], ["algorithm.kind = 'q_learning'", "experience=replay"]),
+        (["experience=replay"], ["algorithm.kind = 'actor_critic'", "experience.kind = 'replay'"]),
+        ([*Q, "coupling=ensemble"], ["coupling.kind = 'ensemble'", "'q_learning'"]),
+        ([*Q, "coupling=teacher"], ["coupling.kind = 'teacher'", "'q_learning'"]),
+        ([*Q, "experience.learning_starts=200000"], ["learning_starts = 200000", "capacity = 100000"]),
+        ([*Q, "experience.batch_size=6000"], ["batch_size = 6000", "learning_starts = 5000"]),
+        ([*Q, "topology.replays_per_group=1", "acting=central"], ["replays_per_group = 1", "'central'"]),
+        ([*Q, "topology.replays_per_group=1", "topology.actors_per_group=0"], ["replays_per_group = 1", "actors"]),
+        ([*Q, "topology.replays_per_group=1", "deterministic=true"], ["deterministic = True", "replays_per_group"]),
+        (["topology.replays_per_group=1"], ["topology.replays_per_group = 1", "experience=replay"]),
+        (["acting=central", "acting.minimum=1", "acting.reuse_forward=true"], ["reuse_forward", "minimum=all"]),
+        (["acting=central", "acting.reuse_forward=true", "algorithm.surrogate=clipped"], ["reuse_forward", "clipped"]),
+        ([*Q, "deterministic=true"], ["deterministic = True", "topology.actors_per_group=0"]),
+        ([*Q, "acting=central", "algorithm.exploration=spread"], ["exploration.kind = 'spread'", "acting=local"]),
         (
-            ["update=allreduce", "topology.learners_per_group=2", "topology.actors_per_group=0"],
-            ["topology.actors_per_group = 0"],
+            ["acting=central", "acting.minimum=1", "topology.actors_per_group=3", "algorithm.rollouts_per_batch=4"],
+            ["algorithm.rollouts_per_batch = 4", "3 actors"],
         ),
+        (["algorithm.rollouts_per_batch=ready"], ["rollouts_per_batch = 'ready'", "acting=central"]),
         (["update=allreduce", "topology.learners_per_group=2", "acting=central"], ["acting.kind = 'central'"]),
         (["optimization.decay=linear", "budget.frames=none"], ["optimization.decay", "--frames"]),
         (["deterministic=true", "budget.frames=none"], ["deterministic = True", "--frames"]),

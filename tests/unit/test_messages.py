@@ -118,6 +118,8 @@ def test_a_rollout_holds_each_frame_once():
         "first": ((4 + 5, 3), np.bool_),
         "action": ((5, 3), np.int64),
         "log_mu": ((5, 3), np.float32),
+        "value": ((5, 3), np.float32),
+        "action_value": ((5, 3), np.float32),
         "reward": ((5, 3), np.float32),
         "discount": ((5, 3), np.float32),
     }

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision, flatten
+from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.flat import TAIL, flatten
+from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.precision import choose_precision
 from hpcddrl.networks.torsos import SMALLEST_SIDE, TORSOS, torso
 from hpcddrl.types import Continuous, Discrete, EnvSpec
@@ -75,7 +77,7 @@ def test_parameters_are_views_of_the_flat_vector_in_their_order(spec):
     answer = net(x)
     flat = flatten(net)
     assert flat.values.shape == flat.gradient.shape == (parameters(net),)
-    assert flat.buffer.shape == (parameters(net) + 1,)
+    assert flat.buffer.shape == (parameters(net) + TAIL,)
     assert torch.equal(flat.values, torch.cat([p.flatten() for p in before]))
     torch.testing.assert_close(net(x).value, answer.value)
     flat.values.zero_()

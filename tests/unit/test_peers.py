@@ -8,7 +8,9 @@ import torch
 
 from hpcddrl.config import Ensemble
 from hpcddrl.logs.timing import Timing
-from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision, flatten
+from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.roles.peers import EnsemblePeers, NoPeers
 from hpcddrl.types import Batch, Discrete, EnvSpec, Weights
 
@@ -50,21 +52,26 @@ def peers(**options):
     return made, mail, rows
 
 
+LEARNED = Weights(1, torch.zeros(0))
+
+
 def batch(steps):
     g = torch.Generator().manual_seed(0)
     empty = torch.zeros(steps, R * B)
-    return Batch(torch.randn(R, steps + 1, B, 5, generator=g), empty, empty, empty, empty, empty, np.zeros(R))
+    return Batch(
+        torch.randn(R, steps + 1, B, 5, generator=g), empty, empty, empty, empty, empty, np.zeros(R), steps * R * B
+    )
 
 
 def test_uncoupled_groups_have_no_targets():
-    assert NoPeers().targets(batch(4)) is None
+    assert NoPeers().targets(batch(4), LEARNED) is None
 
 
 def test_there_are_no_targets_before_the_first_exchange():
     made, _, rows = peers()
-    assert made.targets(batch(4)) is None
+    assert made.targets(batch(4), LEARNED) is None
     made.exchange(Weights(1, values(1)))
-    assert made.targets(batch(4)) is None
+    assert made.targets(batch(4), LEARNED) is None
     assert rows[0]["peers"] == 0
 
 
@@ -73,7 +80,7 @@ def test_targets_are_the_answers_of_the_networks_that_arrived():
     mail.arrived = [(4, 5, values(2).numpy())]
     made.exchange(Weights(6, values(1)))
     data = batch(4)
-    targets = made.targets(data)
+    targets = made.targets(data, LEARNED)
     assert len(targets.peers) == 1
     assert rows[-1] == {"version": 6, "peers": 1, "age": 1.0, "skipped": 0}
     for r in range(R):
@@ -84,7 +91,7 @@ def test_targets_are_the_answers_of_the_networks_that_arrived():
             torch.testing.assert_close(targets.peers[0].value[:, r * B + b], expected.value)
     mail.arrived = [(0, 7, values(3).numpy()), (4, 8, values(3).numpy())]
     made.exchange(Weights(8, values(1)))
-    one, other = made.targets(data).peers
+    one, other = made.targets(data, LEARNED).peers
     torch.testing.assert_close(one.policy, other.policy)
 
 
@@ -92,7 +99,7 @@ def test_targets_are_constants():
     made, mail, _ = peers()
     mail.arrived = [(0, 1, values(2).numpy())]
     made.exchange(Weights(1, values(1)))
-    for peer in made.targets(batch(4)).peers:
+    for peer in made.targets(batch(4), LEARNED).peers:
         assert not peer.policy.requires_grad
         assert not peer.value.requires_grad
 
@@ -105,7 +112,7 @@ def test_every_update_sees_some_time_steps_and_in_turn_all(steps, every):
     data, seen = batch(steps), set()
     for version in range(1, every + 1):
         made.exchange(Weights(version, values(1)))
-        targets = made.targets(data)
+        targets = made.targets(data, LEARNED)
         rows = range(steps)[targets.rows]
         assert len(rows) >= steps // every
         assert len(rows) > 0
@@ -118,7 +125,7 @@ def test_beta_zero_asks_nobody():
     made, mail, _ = peers(beta=0.0)
     mail.arrived = [(0, 1, values(2).numpy())]
     made.exchange(Weights(1, values(1)))
-    assert made.targets(batch(4)) is None
+    assert made.targets(batch(4), LEARNED) is None
 
 
 def test_weights_are_exchanged_every_so_many_updates():
@@ -135,9 +142,9 @@ def test_a_peer_that_is_not_finite_is_left_as_it_was():
     made, mail, _ = peers(evaluate_every=1)
     mail.arrived = [(0, 1, values(2).numpy())]
     made.exchange(Weights(1, values(1)))
-    before = made.targets(batch(4)).peers[0].policy
+    before = made.targets(batch(4), LEARNED).peers[0].policy
     broken = values(3).numpy().copy()
     broken[7] = np.nan
     mail.arrived = [(0, 2, broken)]
     made.exchange(Weights(2, values(1)))
-    assert torch.equal(made.targets(batch(4)).peers[0].policy, before)
+    assert torch.equal(made.targets(batch(4), LEARNED).peers[0].policy, before)

@@ -4,6 +4,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+import torch
 
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.config import Env
@@ -66,7 +67,7 @@ class Recorder:
             action = self.rng.integers(self.spec.action.num_actions, size=len(observation))
         else:
             action = self.rng.normal(size=(len(observation), self.spec.action.dim)).astype(np.float32)
-        acted = Acted(action, -self.rng.random(len(observation)).astype(np.float32))
+        acted = Acted(action, *-self.rng.random((3, len(observation))).astype(np.float32))
         self.acted.append(acted)
         return acted
 
@@ -157,11 +158,13 @@ def test_a_batch_of_several_rollouts_puts_them_side_by_side(the_spec):
             np.testing.assert_array_equal(getattr(batch, name)[:, columns], getattr(alone, name))
 
 
-def test_a_batch_takes_as_many_rollouts_as_it_was_made_for():
+def test_a_batch_may_have_fewer_rollouts_than_there_is_room_for():
     the_spec = spec((6,), 1, "float32")
     rollouts, *_ = collect(the_spec, 2, 2)
-    with pytest.raises(ValueError, match="zip"):
-        Batcher(the_spec, 2, B, 3)(rollouts)
+    roomy, exact = Batcher(the_spec, 2, B, 3)(rollouts), Batcher(the_spec, 2, B, 2)(rollouts)
+    assert roomy.observation.shape == exact.observation.shape == (2, 3, B, 6)
+    assert torch.equal(roomy.observation, exact.observation)
+    assert roomy.steps == exact.steps == 2 * 2 * B
 
 
 def test_a_batch_stays_when_the_buffers_of_its_rollouts_are_written_anew():
@@ -199,7 +202,8 @@ def test_a_writer_says_when_its_rollout_is_full():
     frame = np.ones((B, 6), np.float32)
     writer.start(frame)
     writer.begin(rollout, 7)
-    acted, zeros = Acted(np.zeros(B, np.int64), np.zeros(B, np.float32)), np.zeros(B, np.float32)
+    zeros = np.zeros(B, np.float32)
+    acted = Acted(np.zeros(B, np.int64), zeros, zeros, zeros)
     full = [writer.add(acted, frame=frame, first=zeros > 0, reward=zeros, discount=zeros) for _ in range(3)]
     assert full == [False, False, True]
 

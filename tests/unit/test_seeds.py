@@ -5,7 +5,7 @@ import pytest
 from hpcddrl.comm.placement import fit, place
 from hpcddrl.recipes import RECIPES
 from hpcddrl.roles.counters import steppers
-from hpcddrl.runtime.build import env_seeds
+from hpcddrl.runtime.rank import env_seeds
 from hpcddrl.settings import override
 
 
@@ -15,7 +15,7 @@ def seeds(name, ranks, seed):
     return [s for rank in steppers(places) for s in env_seeds(config, places, rank)]
 
 
-@pytest.mark.parametrize("ranks", [2, 7, 64, 300])
+@pytest.mark.parametrize("ranks", [3, 7, 64, 300])
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_no_two_environments_of_a_job_or_of_the_next_seed_are_alike(name, ranks):
     found = seeds(name, ranks, 1) + seeds(name, ranks, 2)
