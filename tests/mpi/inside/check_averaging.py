@@ -10,6 +10,7 @@ from mpi4py import MPI
 from hpcddrl.comm.allreduce import averaging
 from hpcddrl.config import Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Timing
+from hpcddrl.networks.flat import TAIL
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep
 from hpcddrl.types import RunError, Weights
 
@@ -86,8 +87,13 @@ def initial():
 
 
 def padded(gradient):
-    """Give a gradient its room for the flag."""
-    return torch.from_numpy(np.append(gradient, np.float32(0)))
+    """Give a gradient its room for what is reduced with it."""
+    return torch.from_numpy(np.append(gradient, np.zeros(TAIL, np.float32)))
+
+
+def shared_update(mean, learners, values, chosen):
+    step = OptimizerStep(values, chosen, None, learners.size)
+    return AllReduceUpdate(mean, learners.size, step, chosen, Timing())
 
 
 @pytest.mark.parametrize("method", [RMSProp(), Adam()], ids=lambda m: m.kind)
@@ -98,12 +104,14 @@ def test_averaging_identical_data_is_the_local_update(backend, method, learners)
         if mean is None:
             return
         ours, theirs = initial(), initial()
-        shared = AllReduceUpdate(mean, OptimizerStep(ours, chosen, None, learners.size), chosen, Timing())
+        shared = AllReduceUpdate(
+            mean, learners.size, OptimizerStep(ours, chosen, None, learners.size), chosen, Timing()
+        )
         local = LocalUpdate(OptimizerStep(theirs, chosen, None), chosen, Timing())
         a, b = Weights(0, ours), Weights(0, theirs)
         for update in range(20):
             gradient = vector(0, seed=100 + update)
-            a, b = shared(a, padded(gradient), 1, False), local(b, padded(gradient), 1, False)
+            a, b = shared(a, padded(gradient), 1, 1, 0.0, False), local(b, padded(gradient), 1, 1, 0.0, False)
         assert a.version == b.version == 20
         np.testing.assert_allclose(a.flat, b.flat, rtol=0, atol=1e-6)
         assert shared.metrics["grad_norm"] == pytest.approx(local.metrics["grad_norm"], rel=1e-5)
@@ -116,10 +124,12 @@ def test_weights_stay_bit_identical_and_differ_between_groups(backend, learners)
         if mean is None:
             return
         flat = initial()
-        update = AllReduceUpdate(mean, OptimizerStep(flat, chosen, None, learners.size), chosen, Timing())
+        update = AllReduceUpdate(
+            mean, learners.size, OptimizerStep(flat, chosen, None, learners.size), chosen, Timing()
+        )
         weights = Weights(0, flat)
         for n in range(10):
-            weights = update(weights, padded(vector(WORLD.rank, seed=n)), 1, False)
+            weights = update(weights, padded(vector(WORLD.rank, seed=n)), 1, 1, 0.0, False)
             assert len(set(learners.allgather(weights.flat.numpy().tobytes()))) == 1
         digest = weights.flat.numpy().tobytes()
     if WORLD.size in (3, 4):  # everybody learns, in two groups
@@ -132,11 +142,13 @@ def test_one_learner_that_wants_to_stop_stops_its_group_at_the_same_update(backe
     with opened(backend, learners) as mean:
         if mean is None:
             return
-        update = AllReduceUpdate(mean, OptimizerStep(initial(), chosen, None, learners.size), chosen, Timing())
+        update = AllReduceUpdate(
+            mean, learners.size, OptimizerStep(initial(), chosen, None, learners.size), chosen, Timing()
+        )
         weights = Weights(0, initial())
         while not weights.last and weights.version < 50:
             stop = weights.version == 7 and learners.rank == learners.size - 1
-            weights = update(weights, padded(vector(WORLD.rank, seed=weights.version)), 1, stop)
+            weights = update(weights, padded(vector(WORLD.rank, seed=weights.version)), 1, 1, 0.0, stop)
         assert weights.version == 8
 
 
@@ -148,10 +160,12 @@ def test_one_learner_without_a_finite_gradient_is_an_error_on_all_of_its_group(b
         if mean is None:
             return
         flat = initial()
-        update = AllReduceUpdate(mean, OptimizerStep(flat, chosen, None, learners.size), chosen, Timing())
+        update = AllReduceUpdate(
+            mean, learners.size, OptimizerStep(flat, chosen, None, learners.size), chosen, Timing()
+        )
         gradient = vector(WORLD.rank, seed=3)
         if learners.rank == learners.size - 1:
             gradient[17] = np.nan
         with pytest.raises(RunError, match="not finite"):
-            update(Weights(0, flat), padded(gradient), 1, False)
+            update(Weights(0, flat), padded(gradient), 1, 1, 0.0, False)
         assert torch.equal(flat, initial())

@@ -21,12 +21,12 @@ class Watched(AllReduceUpdate):
 
     notes: list[tuple[int, str]] = []  # noqa: RUF012
 
-    def __call__(self, weights, gradient, frames, stop):
+    def __call__(self, weights, gradient, *told):
         if not self.notes:
             self.notes.append((0, digest(weights)))
         if MPI.COMM_WORLD.rank == int(zero_rank):
             gradient.zero_()
-        after = super().__call__(weights, gradient, frames, stop)
+        after = super().__call__(weights, gradient, *told)
         self.notes.append((after.version, digest(after)))
         return after
 
