@@ -39,7 +39,9 @@ def rate_of(part: str, torso: str, precision: str, seconds: float) -> float:
 
     from hpcddrl.config import Env
     from hpcddrl.envs.make import make, probe
-    from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision, flatten
+    from hpcddrl.networks.encoding import Precision
+    from hpcddrl.networks.flat import flatten
+    from hpcddrl.networks.policy_value import PolicyValueNetwork
     from hpcddrl.networks.precision import choose_precision
 
     torch.set_num_threads(1)
