@@ -84,7 +84,7 @@ lint: $(STAMP)
 	$(IN_ENV) mypy
 
 bench: $(STAMP)
-	$(IN_ENV) python benchmarks/throughput.py $(ARGS)
+	$(IN_ENV) python -m benchmarks.throughput $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
