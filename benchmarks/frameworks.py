@@ -274,8 +274,8 @@ class Bench:
             f"return {row['return_mean'] or '–'} (best {row['return_best'] or '–'})"
         )
 
-    def draw(self) -> None:
-        """Draw table and picture anew."""
+    def draw(self) -> str:
+        """Draw table and picture anew; return why there is no new picture, if so."""
         code, recipes, picture = code_key(), list(RECIPES), self.csv.with_suffix(".png")
         curves = panels(self.rows, self.setting, code, recipes)
         drawn = bool(curves) and draw(picture, curves)
@@ -284,6 +284,9 @@ class Bench:
             aged = "" if drawn else ", as last drawn: it may be older than the tables"
             text += f"\n![Return over seconds]({picture.name})\n\nReturn over seconds{aged}.\n"
         self.csv.with_suffix(".md").write_text(text)
+        if drawn:
+            return ""
+        return "no new picture: " + ("no matplotlib (pip install -e .[bench])" if curves else "no curve yet")
 
 
 def run_all(bench: Bench, tasks: Sequence[Task], dirty: bool) -> int:
@@ -359,9 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the job of now is ended too
     bench.draw()
     exit_code = run_all(bench, tasks, given.dirty)
-    if not bench.csv.with_suffix(".png").exists():
-        print("no picture: there is no curve yet, or no matplotlib (pip install -e .[bench])")
-    print(f"open {bench.csv.with_suffix('.md')}")
+    print("\n".join(filter(None, (bench.draw(), f"open {bench.csv.with_suffix('.md')}"))))
     return exit_code
 
 

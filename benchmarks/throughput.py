@@ -117,6 +117,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--ranks", type=int, default=len(os.sched_getaffinity(0)), help="default: one a core")
     options = parser.parse_args()
+    if options.ranks < 2:
+        parser.error(f"--ranks {options.ranks}: the table is of a learner and its actors; start 2 or more")
     wanted = [
         dict(zip(KEY, (code_key(), machine(), torso, precision, str(options.ranks), str(options.seconds)), strict=True))
         for torso in options.torso

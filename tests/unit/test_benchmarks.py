@@ -251,6 +251,19 @@ def test_rows_of_unlike_software_say_which():
     assert "- a3c: torch 2" in text
 
 
+def test_drawing_says_why_there_is_no_picture(bench, monkeypatch):
+    monkeypatch.setattr(frameworks, "draw", lambda *_: False)
+    assert bench.draw() == "no new picture: no curve yet"
+    bench.rows = [row("impala", curve="1:2")]
+    assert "no matplotlib" in bench.draw()
+    assert "![" not in bench.csv.with_suffix(".md").read_text()
+    bench.csv.with_suffix(".png").touch()
+    bench.draw()
+    assert "it may be older" in bench.csv.with_suffix(".md").read_text()
+    monkeypatch.setattr(frameworks, "draw", lambda *_: True)
+    assert bench.draw() == ""
+
+
 # Curves
 
 
