@@ -33,6 +33,9 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make test    python -m pytest, without the slow tests; make test ARGS="-m slow"
   make lint    ruff, and mypy in strict mode
   make bench   benchmarks/throughput.py; make bench ARGS=--help
+  make bench-frameworks
+               benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
+               make bench-frameworks ARGS=--missing, ARGS=--help
   make clean   remove .venv, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -57,7 +60,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint bench clean
+.PHONY: help setup run test lint bench bench-frameworks clean
 
 help:
 	@: $(info $(HELP))
@@ -84,7 +87,10 @@ lint: $(STAMP)
 	$(IN_ENV) mypy
 
 bench: $(STAMP)
-	$(IN_ENV) python benchmarks/throughput.py $(ARGS)
+	$(IN_ENV) python -m benchmarks.throughput $(ARGS)
+
+bench-frameworks: $(STAMP)
+	$(IN_ENV) python -m benchmarks.frameworks $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

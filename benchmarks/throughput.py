@@ -6,17 +6,15 @@
 Three rates are measured alone, each with one single-threaded process a core: stepping environments, inference, and
 training (forward, backward, optimizer). If every core only ever did useful work, a job that does all three once for
 each env step would reach 1 / (1/env + 1/infer + 1/train): the bound. Then `impala` runs on all cores and is set beside
-it. A row is written to throughput.csv as each run ends; rows of the same commit, machine and configuration are skipped,
-so a table can grow over several days. throughput.md is drawn from the rows.
+it. A row is written to throughput.csv as each run ends; rows of the same code (git's tree of hpcddrl/), machine and
+configuration are skipped, so a table can grow over several days. throughput.md is drawn from the rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,9 +23,11 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.rows import add_row, code_key, has_row, machine, markdown_table, read_rows
+
 HERE = Path(__file__).parent
 ROWS, TABLE = HERE / "throughput.csv", HERE / "throughput.md"
-KEY = ("commit", "machine", "torso", "precision", "ranks", "seconds")
+KEY = ("code", "machine", "torso", "precision", "ranks", "seconds")
 COLUMNS = (*KEY, "env", "infer", "train", "bound", "achieved", "share", "learner_wait", "actor_wait", "lag", "date")
 ACTING_BATCH, TRAINING_BATCH = 16, 176  # observations, as the recipe uses them
 
@@ -39,7 +39,9 @@ def rate_of(part: str, torso: str, precision: str, seconds: float) -> float:
 
     from hpcddrl.config import Env
     from hpcddrl.envs.make import make, probe
-    from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision, flatten
+    from hpcddrl.networks.encoding import Precision
+    from hpcddrl.networks.flat import flatten
+    from hpcddrl.networks.policy_value import PolicyValueNetwork
     from hpcddrl.networks.precision import choose_precision
 
     torch.set_num_threads(1)
@@ -94,32 +96,6 @@ def run_impala(ranks: int, torso: str, precision: str, seconds: int) -> dict[str
         return dict(json.loads((out / "summary.json").read_text()))
 
 
-def machine() -> str:
-    """Describe the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    bf16 = " AMX-bf16" if "amx_bf16" in flags else " AVX512-bf16" if "avx512_bf16" in flags else ""
-    return f"{len(os.sched_getaffinity(0))} × {model or platform.processor()}{bf16}"
-
-
-def commit() -> str:
-    """Return the short commit, with a + if files differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "../hpcddrl") else "")
-
-
-def read_rows() -> list[dict[str, str]]:
-    """Return the rows so far."""
-    if not ROWS.exists():
-        return []
-    with ROWS.open() as file:
-        return list(csv.DictReader(file))
-
-
 def write_table(rows: list[dict[str, str]]) -> None:
     """Draw the Markdown table of all rows."""
     lines = [
@@ -128,10 +104,8 @@ def write_table(rows: list[dict[str, str]]) -> None:
         "`make bench` wrote this from throughput.csv. Rates are trained env steps per second on Pong (frames are four",
         "times that); env, infer and train are the parts alone on all cores, bound is 1 / (1/env + 1/infer + 1/train).",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
+        *markdown_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows)),
     ]
-    lines += ["| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows]
     TABLE.write_text("\n".join(lines) + "\n")
 
 
@@ -143,13 +117,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--ranks", type=int, default=len(os.sched_getaffinity(0)), help="default: one a core")
     options = parser.parse_args()
+    if options.ranks < 2:
+        parser.error(f"--ranks {options.ranks}: the table is of a learner and its actors; start 2 or more")
     wanted = [
-        dict(zip(KEY, (commit(), machine(), torso, precision, str(options.ranks), str(options.seconds)), strict=True))
+        dict(zip(KEY, (code_key(), machine(), torso, precision, str(options.ranks), str(options.seconds)), strict=True))
         for torso in options.torso
         for precision in options.precision
     ]
-    rows = read_rows()
-    missing = [key for key in wanted if not any(all(row[k] == key[k] for k in KEY) for row in rows)]
+    rows = read_rows(ROWS)
+    missing = [key for key in wanted if not has_row(rows, key)]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} rows are there; missing: {[m['torso'] for m in missing]}")
     for key in missing:
         parts = {
@@ -163,11 +139,7 @@ def main() -> None:
         row |= {"bound": f"{bound:.0f}", "achieved": f"{achieved:.0f}", "share": f"{achieved / bound:.2f}"}
         row |= {f"{role}_wait": f"{shares[role]['wait']:.2f}" for role in ("learner", "actor")}  # type: ignore[index]
         row |= {"lag": f"{summary['lag_mean']:.1f}", "date": time.strftime("%Y-%m-%d")}
-        rows.append(row)
-        with ROWS.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        rows = add_row(ROWS, COLUMNS, row)
         write_table(rows)
         print(f"{key['torso']} {key['precision']}: {achieved:.0f} of {bound:.0f} env steps/s ({achieved / bound:.0%})")
 
