@@ -390,7 +390,7 @@ class Network:
     """The network: a torso, then a policy head and a value head."""
 
     torso: Literal["auto", "mlp", "nips", "nature", "resnet"] = "auto"
-    """auto: nips for images of 36 pixels and more, else mlp."""
+    """auto: nips for images of 64 pixels and more, else mlp."""
     width: PositiveFloat = 1.0
     """Factor on the channels and units of every layer."""
 

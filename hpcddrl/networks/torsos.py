@@ -80,15 +80,21 @@ TORSOS: dict[str, Callable[[tuple[int, ...], float], nn.Module]] = {f.__name__: 
 SMALLEST_SIDE = {"mlp": 1, "nips": 20, "nature": 36, "resnet": 1}
 
 
+def resolved(name: str, shape: tuple[int, ...]) -> str:
+    """Return the torso that a name stands for: ``auto`` takes nips for images of 64 pixels and more, else mlp."""
+    if name != "auto":
+        return name
+    return "nips" if len(shape) == 3 and min(shape[1:]) >= 64 else "mlp"
+
+
 def torso(name: str, shape: tuple[int, ...], width: float) -> nn.Module:
-    """Build a torso by name; ``auto`` takes nips for images of 36 pixels and more, else mlp.
+    """Build a torso by name.
 
     Raises:
         ValueError: a torso that the observations are too small for, or convolutions over vectors.
     """
     side = min(shape[1:]) if len(shape) == 3 else 0
-    if name == "auto":
-        name = "nips" if side >= 36 else "mlp"
+    name = resolved(name, shape)
     if name != "mlp" and side < SMALLEST_SIDE[name]:
         what = f"images of {shape[1]}×{shape[2]}" if side else f"vectors of {shape[0]}"
         needs = f"images of at least {SMALLEST_SIDE[name]}×{SMALLEST_SIDE[name]} pixels"

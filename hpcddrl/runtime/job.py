@@ -27,6 +27,7 @@ from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.make import make_network
+from hpcddrl.networks.torsos import resolved
 from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
 from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import build
@@ -67,7 +68,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         rank, monitor = _rank(
             world, config, spec, places, RunDirectory(path), segment, frames_before, display.show, signals
         )
-        rank = replace(rank, frames_before=frames_before, resumed=resume, threads=_use_threads(world, hosts, spec))
+        rank = replace(rank, frames_before=frames_before, resumed=resume, threads=_use_threads(world, hosts, config, spec))
         loop = build(rank)
         for line in _said_once(world, me, rank.lines):
             display.say(line)
@@ -191,14 +192,15 @@ def _saved_frames(run: RunDirectory, config: Config) -> float:
     return float(sum(state.frames for state in saved.values() if state is not None))
 
 
-def _use_threads(world: MPI.Comm, hosts: list[str], spec: EnvSpec) -> int:
+def _use_threads(world: MPI.Comm, hosts: list[str], config: Config, spec: EnvSpec) -> int:
     """Give torch this rank's share of its processors: those it is bound to, split among the ranks bound to the same.
 
-    Networks on vectors are too small for more than one thread.
+    Networks without convolutions are too small for more than one thread.
     """
     cpus = sorted(os.sched_getaffinity(0))
     sharing = world.allgather((hosts[world.rank], cpus)).count((hosts[world.rank], cpus))
-    threads = max(1, len(cpus) // sharing) if spec.is_image else 1
+    small = resolved(config.network.torso, spec.observation_shape) == "mlp"
+    threads = 1 if small else max(1, len(cpus) // sharing)
     torch.set_num_threads(threads)
     return threads
 

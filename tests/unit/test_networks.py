@@ -152,9 +152,9 @@ def test_a_tiny_width_leaves_one_unit_a_layer(name):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((4, 36, 40), True), ((4, 35, 84), False), ((4, 84, 35), False), ((8,), False)]
+    ("shape", "expected"), [((4, 64, 70), True), ((4, 63, 84), False), ((4, 84, 63), False), ((8,), False)]
 )
-def test_auto_takes_convolutions_for_images_of_36_pixels_and_more(shape, expected):
+def test_auto_takes_convolutions_for_images_of_64_pixels_and_more(shape, expected):
     assert bool(channels(torso("auto", shape, 1.0))) is expected
 
 
