@@ -12,6 +12,7 @@ from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.lists import list_recipes, ranks
+from hpcddrl.commands.plan import plan
 from hpcddrl.commands.run import run
 
 USAGE_ERROR = 2
@@ -42,10 +43,11 @@ def cli() -> None:
     mpirun -n 4 python -m hpcddrl run impala --env ALE/Breakout-v5 --seconds 600
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
+    python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
     """
 
 
-for _command in (run, evaluate, list_recipes, ranks):
+for _command in (run, evaluate, list_recipes, plan, ranks):
     cli.add_command(_command)
 
 
