@@ -201,9 +201,9 @@ def _reduction(job: Job, steps_per_s: float) -> list[Flow]:
     if isinstance(job.config.update, ParameterServer):
         there, back = _all_pairs(learners.reshape(1, -1), np.array([ranks_of(job.places, Role.SERVER)]))
         gradient, weights = gradient_layout(job.shard).nbytes, weights_layout(job.shard).nbytes
-        count = learners.size
+        count, shards = learners.size, job.config.topology.servers
         return [
-            Flow(_name(Tag.GRADIENT), gradient, there, back, rate, posted=1, sending=1, most=1),
+            Flow(_name(Tag.GRADIENT), gradient, there, back, rate, posted=1, sending=shards, most=shards),
             Flow(_name(Tag.WEIGHTS), weights, back, there, rate, posted=1, sending=count, most=2 * count),
         ]
     if job.learners == 1:
