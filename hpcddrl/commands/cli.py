@@ -36,7 +36,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    r"""Distributed deep reinforcement learning as MPI batch jobs.
+    """Distributed deep reinforcement learning as MPI batch jobs.
 
     \b
     mpirun -n 16 python -m hpcddrl                    the default: 8 groups of learner + actor on Atari Pong
@@ -44,7 +44,7 @@ def cli() -> None:
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
-    """
+    """  # noqa: D301 (click wants the character itself)
 
 
 for _command in (run, evaluate, list_recipes, plan, ranks):

@@ -104,13 +104,13 @@ def _algorithm(config: Config) -> str:
 @click.option("--most", default=64, show_default=True, type=click.IntRange(min=1), help="Look at up to so many ranks.")
 @click.option("--check", type=click.IntRange(min=1), help="Say instead how so many ranks are laid out; exit 2 if not.")
 def ranks(recipe: str, settings: tuple[str, ...], most: int, check: int | None) -> None:
-    r"""Print the rank counts that RECIPE can be laid out on, the smallest first, and how.
+    """Print the rank counts that RECIPE can be laid out on, the smallest first, and how.
 
     \b
     python -m hpcddrl ranks impala
     python -m hpcddrl ranks impala --set topology.learners_per_group=2 --most 8
     python -m hpcddrl ranks group_ensemble --check "$SLURM_NTASKS" || exit     in a job script, before the job starts
-    """
+    """  # noqa: D301 (click wants the character itself)
     config = override(recipe_named(recipe), list(settings))
     if check is not None:
         console().print(f"{config.recipe} on {count(check, 'rank')}: {layout(fit(config.topology, check))}")

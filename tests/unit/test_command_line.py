@@ -55,6 +55,15 @@ def test_help_is_printed(command, arguments):
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
     assert "Usage:" in out
+    assert "\\b" not in out
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(command):
+    for name in ("run", "plan", "ranks"):
+        lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
+        examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
+        assert len(examples) == 3
+        assert all(line.count("hpcddrl") <= 2 for line in examples)
 
 
 def test_version(command):
