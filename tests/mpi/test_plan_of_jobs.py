@@ -38,7 +38,7 @@ class Ran:
 
     def __init__(self, recipe, ranks, frames, options, folder):
         run = ["run", recipe, "--env", CATCH, "--frames", str(frames), "--out", folder / "run"]
-        often = settings(logging__interval_s=0.5)
+        often = settings(logging__interval_s=0.5, precision="fp32")  # nothing to time at start
         done = python(ranks, PROGRAM, folder, *run, *often, *options, cwd=folder, limit_s=60)
         assert done.rc == 0, done.text
         config = load(read_json(folder / "run" / "config.json"))
