@@ -11,33 +11,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from enum import IntEnum
 from typing import Any, Generic, NamedTuple
 
 from mpi4py import MPI
 
 from hpcddrl.comm.messages import Layout, R, Record
+from hpcddrl.comm.messages import Tag as Tag  # whoever has a channel finds its tags here too
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.types import RunError
 
 Comm = MPI.Comm
 PATIENCE_S = 120.0  # for silent ranks when a run ends
-
-
-class Tag(IntEnum):
-    """One tag a kind of record."""
-
-    ROLLOUT = 1
-    PULL = 2
-    WEIGHTS = 3
-    GRADIENT = 4
-    FRAMES = 5
-    ACTIONS = 6
-    EXCHANGE = 7
-    STATUS = 8
-    STOP = 9
-    SAMPLE = 10
-    ERRORS = 11
 
 
 class Traffic:

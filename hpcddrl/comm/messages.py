@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +12,22 @@ import numpy as np
 from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
 
 ALIGNMENT = 64  # bytes; a cache line, and enough for any vector instruction
+
+
+class Tag(IntEnum):
+    """One tag a kind of record."""
+
+    ROLLOUT = 1
+    PULL = 2
+    WEIGHTS = 3
+    GRADIENT = 4
+    FRAMES = 5
+    ACTIONS = 6
+    EXCHANGE = 7
+    STATUS = 8
+    STOP = 9
+    SAMPLE = 10
+    ERRORS = 11
 
 
 class Record(Protocol):

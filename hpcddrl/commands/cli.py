@@ -12,6 +12,7 @@ from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.lists import list_recipes, ranks
+from hpcddrl.commands.plan import plan
 from hpcddrl.commands.run import run
 
 USAGE_ERROR = 2
@@ -35,17 +36,18 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    r"""Distributed deep reinforcement learning as MPI batch jobs.
+    """Distributed deep reinforcement learning as MPI batch jobs.
 
     \b
     mpirun -n 16 python -m hpcddrl                    the default: 8 groups of learner + actor on Atari Pong
     mpirun -n 4 python -m hpcddrl run impala --env ALE/Breakout-v5 --seconds 600
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
-    """
+    python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
+    """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, list_recipes, ranks):
+for _command in (run, evaluate, list_recipes, plan, ranks):
     cli.add_command(_command)
 
 

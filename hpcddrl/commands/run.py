@@ -27,7 +27,7 @@ from hpcddrl.settings import dump, override
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
 def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: bool, **options: Any) -> int:
-    r"""Train with RECIPE (group_ensemble if none is named) on as many ranks as the launcher started.
+    """Train with RECIPE (group_ensemble if none is named) on as many ranks as the launcher started.
 
     \b
     mpirun -n 4 python -m hpcddrl run impala --env ALE/Pong-v5 --seconds 900
@@ -36,7 +36,7 @@ def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: 
 
     Stop it with USR1 (kill -USR1 <pid of mpirun>): it writes everything and exits 75. The run ends at the first of
     --frames, --seconds and --target-return that is reached; without any, after 40M frames.
-    """
+    """  # noqa: D301 (click wants the character itself)
     config = _resumed(resume, recipe, out) if resume is not None else recipe_named(recipe or DEFAULT)
     config = _with_options(config, **options)
     if show_config:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -17,12 +15,12 @@ from hpcddrl.comm.messages import Status, status_layout, stop_layout
 from hpcddrl.comm.placement import Place, Role, ranks_of
 from hpcddrl.config import Budget
 from hpcddrl.logs.rank_log import RankLog
+from hpcddrl.logs.resident import resident_bytes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.counters import COUNTERS, EPISODES, Counters, View
+from hpcddrl.roles.counters import COUNTERS, EPISODES, REPORTS_PER_ROW, Counters, View
 from hpcddrl.types import Array, Metrics
 
 POLL_S = 0.05  # between two looks at statuses and the order to stop
-REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
 
 
 class Monitor:
@@ -261,17 +259,3 @@ class Control:
         if row:
             self.log.append("learning", row)
         self._learned, self._lags = {}, []
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process in bytes (its greatest so far where there is no /proc)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
-    except OSError:
-        return peak_resident_bytes()
-
-
-def peak_resident_bytes() -> int:
-    """Return the greatest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

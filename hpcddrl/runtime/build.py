@@ -7,9 +7,6 @@ from collections.abc import Callable
 import torch
 from mpi4py import MPI
 
-from hpcddrl.algorithms.actor_critic import ActorCritic
-from hpcddrl.algorithms.algorithm import Algorithm
-from hpcddrl.algorithms.q_learning import QLearning
 from hpcddrl.comm.allreduce import averaging
 from hpcddrl.comm.exchange import Exchange
 from hpcddrl.comm.messages import rollout_layout
@@ -19,7 +16,6 @@ from hpcddrl.config import (
     AllReduce,
     CentralActing,
     ClippedSurrogate,
-    Config,
     Ensemble,
     ParameterServer,
     Proportional,
@@ -31,10 +27,8 @@ from hpcddrl.config import (
 from hpcddrl.networks.flat import Flat, flatten
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.policy_value import PolicyValueNetwork
-from hpcddrl.networks.q_value import QNetwork
 from hpcddrl.replay import priorities
 from hpcddrl.replay.replay import Replay as ReplayMemory
-from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.actor import Actor, RemoteActor
@@ -46,6 +40,7 @@ from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
+from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.types import Weights
@@ -124,7 +119,7 @@ def _actor(rank: Rank) -> Callable[[], None]:
         receivers,
         (number, len(rank.actors)),
         0 if saved is None else saved.version,
-        _rollouts_per_batch(config, len(rank.actors)),
+        rollouts_per_batch(config, len(rank.actors)),
         config.deterministic,
         config.algorithm.unroll_length,
         rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs),
@@ -138,7 +133,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     assert group is not None
     learners, actors = rank.learners, rank.actors
     network = network_of(rank, group)
-    with_precision(rank, network, _samples_per_batch(config, len(actors)), trains=True)
+    with_precision(rank, network, samples_per_batch(config, len(actors)), trains=True)
     flat = flatten(network)
     parameters = flat.values.numel()
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))
@@ -154,7 +149,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         rank.traffic,
     )
     learner = Learner(
-        _algorithm(rank, network, flat),
+        algorithm_for(config, network, rank.spec, flat.gradient),
         flat.buffer,
         _source(rank, network, publisher),
         update,
@@ -168,18 +163,6 @@ def _learner(rank: Rank) -> Callable[[], None]:
     )
     start = update.first if isinstance(update, ServerUpdate) else lambda w: w
     return lambda: learner.run(start(weights))
-
-
-def _algorithm(rank: Rank, network: AnyNetwork, flat: Flat) -> Algorithm:
-    config = rank.config.algorithm
-    if isinstance(config, ActorCriticConfig):
-        assert isinstance(network, PolicyValueNetwork)
-        return ActorCritic(config, network, flat.gradient, policy_for(rank.spec.action))
-    target = network_of(rank, 0)
-    assert isinstance(network, QNetwork)
-    assert isinstance(target, QNetwork)
-    target.precision = network.precision
-    return QLearning(config, network, target, flat.gradient)
 
 
 def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
@@ -209,7 +192,7 @@ def _source(rank: Rank, network: AnyNetwork, publisher: Publisher) -> sources.So
         memory = _memory(rank, feed.sources, config.experience)
         return sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control)
     assert isinstance(config.algorithm, ActorCriticConfig)
-    rollouts = _most_rollouts(config, len(rank.actors))
+    rollouts = most_rollouts(config, len(rank.actors))
     batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts)
     fresh = sources.Fresh(feed, batcher, act.kept if keeps else None, control)
     if isinstance(config.algorithm.surrogate, ClippedSurrogate):
@@ -222,7 +205,7 @@ def _source(rank: Rank, network: AnyNetwork, publisher: Publisher) -> sources.So
 def _feed(rank: Rank, act: LocalPolicy, publisher: Publisher) -> Feed:
     config, control, world, actors = rank.config, rank.control, rank.comms.world, rank.actors
     layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
-    rollouts = _rollouts_per_batch(config, len(actors))
+    rollouts = rollouts_per_batch(config, len(actors))
     if not actors:
         return Inline(Collector(environments(rank), act, control.timing, control.counters), layout, control)
     match config.acting:
@@ -235,7 +218,7 @@ def _feed(rank: Rank, act: LocalPolicy, publisher: Publisher) -> Feed:
                 config.env.num_envs,
                 layout,
                 rollouts,
-                _most_rollouts(config, len(actors)) > rollouts,
+                most_rollouts(config, len(actors)) > rollouts,
                 minimum,
                 act,
                 control,
@@ -246,32 +229,6 @@ def _feed(rank: Rank, act: LocalPolicy, publisher: Publisher) -> Feed:
                 learners, number = rank.learners, rank.place.number
                 actors = [a for i, a in enumerate(actors) if i % len(learners) == number]
             return Queue(world, actors, layout, rollouts, config.deterministic, publisher.serve, control)
-
-
-def _rollouts_per_batch(config: Config, actors: int) -> int:
-    """Return how many rollouts a learner waits for: one inline, one of each actor in lockstep, else as configured."""
-    if actors == 0 or not isinstance(config.algorithm, ActorCriticConfig):
-        return 1
-    if isinstance(config.acting, CentralActing) and config.acting.minimum == "all":
-        return actors
-    wanted = config.algorithm.rollouts_per_batch
-    return 1 if wanted == "ready" else wanted
-
-
-def _most_rollouts(config: Config, actors: int) -> int:
-    """Return how many rollouts a batch can have."""
-    ready = isinstance(config.algorithm, ActorCriticConfig) and config.algorithm.rollouts_per_batch == "ready"
-    return max(1, actors) if ready else _rollouts_per_batch(config, actors)
-
-
-def _samples_per_batch(config: Config, actors: int) -> int:
-    """Return how many observations a learner's forward pass sees."""
-    if isinstance(config.experience, Replay):
-        return config.experience.batch_size
-    assert isinstance(config.algorithm, ActorCriticConfig)
-    samples = (config.algorithm.unroll_length + 1) * config.env.num_envs * _most_rollouts(config, actors)
-    surrogate = config.algorithm.surrogate
-    return samples // (surrogate.minibatches if isinstance(surrogate, ClippedSurrogate) else 1) or 1
 
 
 def _memory(rank: Rank, feeders: int, config: Replay) -> ReplayMemory:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,24 +18,22 @@ from mpi4py import MPI
 from hpcddrl.comm.allreduce import require
 from hpcddrl.comm.channel import Traffic
 from hpcddrl.comm.failure import Signals, abort_on_exception, fatal_errors
-from hpcddrl.comm.placement import Place, fit, place, split
+from hpcddrl.comm.placement import Place, place, split
 from hpcddrl.comm.wait import wait_until
-from hpcddrl.config import AllReduce, Config, Teacher
-from hpcddrl.envs.make import probe
+from hpcddrl.config import AllReduce, Config
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.rank_log import RankLog
+from hpcddrl.logs.resident import peak_resident_bytes
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.networks.make import make_network
 from hpcddrl.networks.torsos import resolved
 from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
 from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import build
+from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
-from hpcddrl.runtime.teacher import teacher_network
-from hpcddrl.settings import dump, load
 from hpcddrl.types import EnvSpec
 
 DONE, STOPPED_BY_SIGNAL = 0, 75
@@ -68,7 +66,9 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         rank, monitor = _rank(
             world, config, spec, places, RunDirectory(path), segment, frames_before, display.show, signals
         )
-        rank = replace(rank, frames_before=frames_before, resumed=resume, threads=_use_threads(world, hosts, config, spec))
+        rank = replace(
+            rank, frames_before=frames_before, resumed=resume, threads=_use_threads(world, hosts, config, spec)
+        )
         loop = build(rank)
         for line in _said_once(world, me, rank.lines):
             display.say(line)
@@ -134,26 +134,10 @@ def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
 
 def _checked(config: Config, ranks: int) -> tuple[Config, EnvSpec]:
     """Fit the layout, look at the environment and whether the network can; pure but for making one of each."""
-    fitted = load(dump(config) | {"topology": asdict(fit(config.topology, ranks))})  # the rules hold for all of it
-    if isinstance(fitted.update, AllReduce) and (fitted.topology.learners_per_group or 1) > 1:
-        require(fitted.update.backend)
-    spec = probe(fitted.env)
-    network = make_network(fitted.network, fitted.algorithm, spec, seed=0)
-    parameters = sum(p.numel() for p in network.parameters())
-    if fitted.topology.servers > parameters:
-        raise ValueError(
-            f"topology.servers = {fitted.topology.servers}: more shards than the network's {parameters:,} weights; "
-            "set fewer"
-        )
-    if isinstance(fitted.coupling, Teacher):
-        teacher_network(fitted.coupling.run, spec)
-    games_to_step, stepping = len(fitted.env.ids), len(steppers(place(fitted.topology)))
-    if games_to_step > stepping:
-        raise ValueError(
-            f"env.id = {fitted.env.id!r}: {games_to_step} environments for {stepping} ranks that step any; name fewer, "
-            "or start more ranks"
-        )
-    return fitted, spec
+    whole = fitted(config, ranks)
+    if isinstance(whole.update, AllReduce) and (whole.topology.learners_per_group or 1) > 1:
+        require(whole.update.backend)
+    return whole, checked(whole)
 
 
 def _directory(world: MPI.Comm, config: Config, out: Path | None, resume: bool) -> tuple[Path, int, float]:

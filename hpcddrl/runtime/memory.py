@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-from mpi4py import MPI
 
 from hpcddrl.comm.placement import Place, Role, ranks_of
 from hpcddrl.config import Config, Proportional, QLearning, RankBased, Replay, Uniform
 from hpcddrl.replay import priorities
 from hpcddrl.replay.replay import replay_bytes
 from hpcddrl.types import EnvSpec
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 def replay_bytes_of(config: Config, spec: EnvSpec, places: tuple[Place, ...], rank: int) -> int:

@@ -1,31 +1,13 @@
 """The command line without a job: what it prints, and one line with exit code 2 for what a user got wrong."""
 
 import json
-import sys
 
 import pytest
 
 from hpcddrl import __version__
-from hpcddrl.__main__ import main
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.recipes import DEFAULT, RECIPES
 from hpcddrl.settings import load
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Return a function that runs ``hpcddrl …`` and gives exit code, standard output and standard error."""
-    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hpcddrl", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
@@ -66,11 +48,22 @@ def test_ranks_takes_settings(command):
     assert [line.split()[1] for line in out.splitlines() if line.startswith("│")] == ["2", "3", "4"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["run", "--help"], ["evaluate", "-h"], ["ranks", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["run", "--help"], ["evaluate", "-h"], ["ranks", "--help"], ["plan", "-h"]]
+)
 def test_help_is_printed(command, arguments):
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
     assert "Usage:" in out
+    assert "\\b" not in out
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(command):
+    for name in ("run", "plan", "ranks"):
+        lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
+        examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
+        assert len(examples) == 3
+        assert all(line.count("hpcddrl") <= 2 for line in examples)
 
 
 def test_version(command):
@@ -134,7 +127,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: evaluate, list, ranks, run"),
+        (["zzz"], "no such command 'zzz'; nearest: evaluate, list, plan, ranks, run"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),

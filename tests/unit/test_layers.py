@@ -180,6 +180,7 @@ def test_the_rule_about_names_itself(source, named):
 MATHEMATICS = ["config", "types", "rl.returns", "rl.losses", "rl.policies", "rl.ensemble", "networks.policy_value"]
 MATHEMATICS += ["networks.precision", "envs.make", "recipes", "algorithms.actor_critic"]
 MATHEMATICS += ["comm.messages", "comm.placement", "logs.rank_log", "logs.checkpoint", "logs.run_dir", "commands.cli"]
+MATHEMATICS += ["runtime.checks", "runtime.parts", "runtime.plan", "runtime.footprint", "runtime.pace"]
 MATHEMATICS += ["replay.replay"]
 
 
