@@ -27,7 +27,7 @@ from hpcddrl.logs.resident import peak_resident_bytes
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.torsos import resolved
-from hpcddrl.roles.control import Control, Monitor, peak_resident_bytes
+from hpcddrl.roles.control import Control, Monitor
 from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
