@@ -511,6 +511,17 @@ class Config:
                 f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
                 f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
             )
+        server = update if isinstance(update, ParameterServer) else ParameterServer()
+        yield (
+            server.mode == "synchronous"
+            and (
+                server.compensation.kind != "none"
+                or server.max_staleness is not None
+                or server.max_loss_deviations is not None
+            ),
+            "update.mode = 'synchronous': no gradient is stale, and none is applied or refused alone; leave "
+            "update.compensation, update.max_staleness and update.max_loss_deviations unset",
+        )
         yield (
             self.coupling.kind == "ensemble" and actor_critic is None,
             "coupling.kind = 'ensemble' with algorithm.kind = 'q_learning': only policies are mixed; set "

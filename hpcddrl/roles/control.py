@@ -6,6 +6,7 @@ import math
 import resource
 import signal
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hpcddrl.roles.counters import COUNTERS, EPISODES, Counters, View
 from hpcddrl.types import Array, Metrics
 
 POLL_S = 0.05  # between two looks at statuses and the order to stop
+GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
 
 
@@ -144,6 +146,7 @@ class Control:
         hears = place.role is not Role.ACTOR and monitor is None
         self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if hears else None
         self._learned: dict[str, list[float]] = {}
+        self._histograms: defaultdict[str, Counter[float]] = defaultdict(Counter)
         self._lags: list[float] = []
         self._started = time.perf_counter()
         self._previous = timing.totals()
@@ -157,6 +160,10 @@ class Control:
         for name, value in metrics.items():
             self._learned.setdefault(name, []).append(value)
         self._lags.extend(float(lag) for lag in lags)
+
+    def count(self, table: str, value: float) -> None:
+        """Count a value in the histogram of that name: each interval has a row for every value that came in it."""
+        self._histograms[table][value] += 1
 
     def note(self, table: str, **row: float) -> None:
         """Append a row to a table of this rank's file."""
@@ -227,6 +234,7 @@ class Control:
         for row in self.counters.finished():
             self.log.append("episodes", row)
         self._learning_row()
+        self._histogram_rows()
         c = self.counters
         progress = {
             name: getattr(c, name)
@@ -251,7 +259,7 @@ class Control:
 
     def _learning_row(self) -> None:
         row = {
-            name: float(max(values) if name.endswith("_max") else np.mean(values))
+            name: float(max(values) if name.endswith(GREATEST) else np.mean(values))
             for name, values in self._learned.items()
         }
         if self._lags:
@@ -261,6 +269,12 @@ class Control:
         if row:
             self.log.append("learning", row)
         self._learned, self._lags = {}, []
+
+    def _histogram_rows(self) -> None:
+        for table, counts in self._histograms.items():
+            for value, count in sorted(counts.items()):
+                self.log.append(table, {table: value, "count": count})
+        self._histograms.clear()
 
 
 def resident_bytes() -> int:
