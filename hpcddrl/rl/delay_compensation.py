@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def compensated(gradient: Tensor, weights: Tensor, backup: Tensor, strength: Tensor | float) -> Tensor:
-    """Return g + λ g ⊙ g ⊙ (w − w_bak), equation (10); all [P], ``strength`` λ a number or [P]."""
+    """Return g + λ g ⊙ g ⊙ (w − w_bak); all [P], ``strength`` λ a number or [P]."""
     return gradient + strength * gradient * gradient * (weights - backup)
 
 

@@ -46,7 +46,7 @@ class LossStatistic:
 
 
 class Admission:
-    """Decides about each gradient and counts what it refused.
+    """Decides about each gradient and counts what it refused; starts afresh on a resume.
 
     Args:
         max_staleness: greatest number of updates since the weights that a gradient is of (None: any).
