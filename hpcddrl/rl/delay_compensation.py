@@ -12,14 +12,15 @@ from torch import Tensor
 
 def compensated(gradient: Tensor, weights: Tensor, backup: Tensor, strength: Tensor | float) -> Tensor:
     """Return g + λ g ⊙ g ⊙ (w − w_bak); all [P], ``strength`` λ a number or [P]."""
-    return gradient + strength * gradient * gradient * (weights - backup)
+    factor = (weights - backup).mul_(gradient).mul_(strength).add_(1)  # one new vector: at a server it is all the cost
+    return factor.mul_(gradient)
 
 
 def mean_square(before: Tensor, gradient: Tensor, decay: float) -> Tensor:
     """Return m MS + (1 − m) g², the running mean square [P] of DC-ASGD-a."""
-    return decay * before + (1 - decay) * gradient * gradient
+    return (decay * before).addcmul_(gradient, gradient, value=1 - decay)
 
 
 def adaptive_strength(strength: float, mean_square: Tensor, epsilon: float) -> Tensor:
     """Return λ [P] = λ₀ / √(MS + ε), so that the added term has the gradient's own scale (DC-ASGD-a)."""
-    return strength / (mean_square + epsilon).sqrt()
+    return (mean_square + epsilon).rsqrt_().mul_(strength)
