@@ -510,6 +510,17 @@ class Config:
                 f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
                 f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
             )
+        server = update if isinstance(update, ParameterServer) else ParameterServer()
+        yield (
+            server.mode == "synchronous"
+            and (
+                server.compensation.kind != "none"
+                or server.max_staleness is not None
+                or server.max_loss_deviations is not None
+            ),
+            "update.mode = 'synchronous': no gradient is stale, and none is applied or refused alone; leave "
+            "update.compensation, update.max_staleness and update.max_loss_deviations unset",
+        )
         yield (
             isinstance(algorithm, QLearning) and algorithm.exploration.kind == "spread" and acting.kind == "central",
             "algorithm.exploration.kind = 'spread' with acting.kind = 'central': whose turn it is varies, so no "

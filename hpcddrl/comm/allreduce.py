@@ -1,10 +1,11 @@
-"""Averaging a vector over the learners of a group: Horovod, or mpi4py behind the same two methods."""
+"""Averaging a vector over the learners of a group: Horovod, or mpi4py behind the same two methods. And sums."""
 
 from __future__ import annotations
 
 import importlib.util
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from mpi4py import MPI
 
@@ -62,6 +63,23 @@ class HorovodAveraging:
     def close(self) -> None:
         """See `Averaging`."""
         self._hvd.shutdown()
+
+
+class Total:
+    """The sum of one number over the ranks of a communicator; whoever arrives early sleeps until all are there.
+
+    The numbers are gathered and added in rank order, so that every rank has the same sum, bit for bit.
+    """
+
+    def __init__(self, comm: MPI.Comm) -> None:
+        self._comm, self._own, self._all = comm, np.zeros(1), np.zeros(comm.size)
+
+    def __call__(self, value: float) -> float:
+        """Return the sum. Collective over the communicator."""
+        self._own[0] = value
+        gathered = self._comm.Iallgather(self._own, self._all)
+        wait_until(gathered.Test, longest_s=1e-3)
+        return float(sum(self._all))
 
 
 def require(backend: Literal["horovod", "mpi"]) -> None:

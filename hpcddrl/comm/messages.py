@@ -84,7 +84,7 @@ class WeightsMessage(NamedTuple):
     version: Array  # [1] i64
     frames: Array  # [1] f64: environment frames behind them
     refused: Array  # [1] u8: a server did not apply the gradient that these answer
-    flat: Array  # [P] f32
+    flat: Array  # [P] f32; from a server, its part
 
 
 class GradientMessage(NamedTuple):
@@ -95,7 +95,8 @@ class GradientMessage(NamedTuple):
     frames: Array  # [1] f64: environment frames that are new with its batch
     samples: Array  # [1] i64: transitions that it is the mean over
     loss: Array  # [1] f32
-    flat: Array  # [P] f32
+    refused: Array  # [1] u8: the shard that was asked first did not apply its part, so no other does
+    flat: Array  # [P] f32: this shard's part
 
 
 class SampleMessage(NamedTuple):
@@ -209,6 +210,7 @@ def gradient_layout(parameters: int) -> Layout[GradientMessage]:
             "frames": (one, np.float64),
             "samples": (one, np.int64),
             "loss": (one, np.float32),
+            "refused": (one, np.uint8),
             "flat": ((parameters,), np.float32),
         },
     )

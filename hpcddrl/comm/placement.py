@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -115,8 +116,18 @@ def leaders(places: tuple[Place, ...]) -> list[int]:
     return [r for r, p in enumerate(places) if p.role is Role.LEARNER and p.number == 0]
 
 
+def slices(parameters: int, shards: int) -> tuple[slice, ...]:
+    """Return the part of a vector [parameters] that each shard owns: in order, as even as can be, the first longer."""
+    even, longer = divmod(parameters, shards)
+    starts = [i * even + min(i, longer) for i in range(shards + 1)]
+    return tuple(slice(start, stop) for start, stop in itertools.pairwise(starts))
+
+
 class Communicators(NamedTuple):
-    """The communicators of one rank; ``learners`` and ``leaders`` are null on ranks that are neither."""
+    """The communicators of one rank; ``learners`` and ``leaders`` are null on ranks that are neither.
+
+    The servers belong to no group, and their ``group`` is that of all servers.
+    """
 
     world: MPI.Comm
     group: MPI.Comm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,7 @@ from hpcddrl.roles.counters import COUNTERS, EPISODES, REPORTS_PER_ROW, Counters
 from hpcddrl.types import Array, Metrics
 
 POLL_S = 0.05  # between two looks at statuses and the order to stop
+GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 
 
 class Monitor:
@@ -142,6 +144,7 @@ class Control:
         hears = place.role in (Role.SERVER, Role.LEARNER) and monitor is None
         self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if hears else None
         self._learned: dict[str, list[float]] = {}
+        self._histograms: defaultdict[str, Counter[float]] = defaultdict(Counter)
         self._lags: list[float] = []
         self._started = time.perf_counter()
         self._previous = timing.totals()
@@ -155,6 +158,10 @@ class Control:
         for name, value in metrics.items():
             self._learned.setdefault(name, []).append(value)
         self._lags.extend(float(lag) for lag in lags)
+
+    def count(self, table: str, value: float) -> None:
+        """Count a value in the histogram of that name: each interval has a row for every value that came in it."""
+        self._histograms[table][value] += 1
 
     def note(self, table: str, **row: float) -> None:
         """Append a row to a table of this rank's file."""
@@ -225,6 +232,7 @@ class Control:
         for row in self.counters.finished():
             self.log.append("episodes", row)
         self._learning_row()
+        self._histogram_rows()
         c = self.counters
         progress = {
             name: getattr(c, name)
@@ -249,7 +257,7 @@ class Control:
 
     def _learning_row(self) -> None:
         row = {
-            name: float(max(values) if name.endswith("_max") else np.mean(values))
+            name: float(max(values) if name.endswith(GREATEST) else np.mean(values))
             for name, values in self._learned.items()
         }
         if self._lags:
@@ -259,3 +267,9 @@ class Control:
         if row:
             self.log.append("learning", row)
         self._learned, self._lags = {}, []
+
+    def _histogram_rows(self) -> None:
+        for table, counts in self._histograms.items():
+            for value, count in sorted(counts.items()):
+                self.log.append(table, {table: value, "count": count})
+        self._histograms.clear()

@@ -93,8 +93,8 @@ class View(NamedTuple):
 
     @property
     def updates(self) -> float:
-        """Return the optimizer's steps: the servers', else the groups', each taken by all its learners together."""
-        owners = ranks_of(self.places, Role.SERVER) or leaders(self.places)
+        """Return the optimizer's steps: the first server's, else the groups', each taken by all its learners."""
+        owners = ranks_of(self.places, Role.SERVER)[:1] or leaders(self.places)
         return float(np.nansum(self.counters[owners, COUNTERS.index("updates")]))
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hpcddrl.comm.placement import slices
 from hpcddrl.config import Config
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.timing import Phase, Timing
@@ -18,17 +19,22 @@ from hpcddrl.types import Weights
 
 
 class Saver:
-    """Saves a network and its optimizer; ranks that hold no optimizer of their own save nothing.
+    """Saves a network (or a shard of it) and its optimizer; ranks that hold no optimizer of their own save nothing.
 
     Args:
         folder: of this owner's checkpoints; None on ranks that don't save.
         network: whose parameters are views of the weights.
+        shard: the part that this rank owns: its number, of how many.
         config: of the run.
         timing: of this rank.
     """
 
-    def __init__(self, folder: Path | None, network: torch.nn.Module, config: Config, timing: Timing) -> None:
-        self._folder, self._network, self._timing = folder, network, timing
+    def __init__(
+        self, folder: Path | None, network: torch.nn.Module, shard: tuple[int, int], config: Config, timing: Timing
+    ) -> None:
+        self._folder, self._network, self._shard, self._timing = folder, network, shard, timing
+        number, shards = shard
+        self._owned = slices(sum(p.numel() for p in network.parameters()), shards)[number]
         self._config, self._logging = json.dumps(dump(config)), config.logging
         self._due = time.monotonic() + config.logging.checkpoint_interval_s
 
@@ -43,6 +49,8 @@ class Saver:
         if self._folder is None or optimizer_state is None:
             return
         with self._timing(Phase.CHECKPOINT):
-            network = {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
-            state = checkpoint.Checkpoint(weights.version, int(weights.frames), network, optimizer_state, self._config)
+            network, cut = checkpoint.part(self._network.state_dict(), self._owned)
+            state = checkpoint.Checkpoint(
+                weights.version, int(weights.frames), network, optimizer_state, self._config, self._shard, cut
+            )
             checkpoint.write(self._folder, state, self._logging.keep_checkpoints)

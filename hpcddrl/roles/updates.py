@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from hpcddrl.comm.allreduce import Averaging
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, ignore
-from hpcddrl.comm.messages import gradient_layout, weights_layout
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
+from hpcddrl.comm.messages import GradientMessage, WeightsMessage, gradient_layout, weights_layout
+from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
-from hpcddrl.config import Adam, Optimization, RMSProp
+from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.types import Metrics, RunError, Weights
 
@@ -89,11 +91,18 @@ class OptimizerStep:
         match method:
             case RMSProp():
                 self.optimizer = torch.optim.RMSprop(
-                    [self._parameter], rate, alpha=method.decay, eps=method.epsilon, momentum=method.momentum
+                    [self._parameter],
+                    rate,
+                    alpha=method.decay,
+                    eps=method.epsilon,
+                    momentum=method.momentum,
+                    centered=method.centered,
                 )
             case Adam():
                 betas = (method.beta1, method.beta2)
                 self.optimizer = torch.optim.Adam([self._parameter], rate, betas=betas, eps=method.epsilon)
+            case AdaGrad():
+                self.optimizer = torch.optim.Adagrad([self._parameter], rate, eps=method.epsilon)
 
     def __call__(self, gradient: Tensor, frames: int) -> float:
         """Take one step; return the learning rate it was taken with."""
@@ -117,9 +126,14 @@ def clip(gradient: Tensor, most: float | None) -> float:
             "the gradient is not finite (loss, reward or weights were NaN or infinite); the weights before it are "
             "kept in checkpoints/. Try a lower optimization.learning_rate, or --set precision=fp32"
         )
+    shrink(gradient, norm, most)
+    return norm
+
+
+def shrink(gradient: Tensor, norm: float, most: float | None) -> None:
+    """Scale (a part of) a gradient in place as its norm, if greater, comes down to ``most``."""
     if most is not None and norm > most:
         gradient *= most / norm
-    return norm
 
 
 class LocalUpdate:
@@ -191,28 +205,61 @@ class AllReduceUpdate:
         return Ending()
 
 
+class Shard(NamedTuple):
+    """A learner's link to the server rank that owns a part of the weights."""
+
+    rank: int
+    owned: slice
+    gradients: Sender[GradientMessage]
+    weights: Receiver[WeightsMessage]
+
+
 class ServerUpdate:
-    """Send the gradient to the server and take the weights that it answers with."""
+    """Send each shard of the server its part of the gradient, and take the weights that they answer with.
+
+    Every shard counts its own updates, and a gradient carries the version of that shard's weights that it is of; the
+    version that others see is the first shard's. A shard that admits or refuses gradients is asked before the others
+    are told, so that none is applied in part; its age is then that at the first shard.
+
+    Args:
+        world: whose ranks are meant.
+        servers: the ranks that own a part each, in order.
+        parameters: of the network.
+        most: norm to clip gradients to before they are sent, if any.
+        asks: the first shard may refuse a gradient.
+        timing: of this rank.
+        traffic: where messages are counted.
+    """
 
     def __init__(
         self,
         world: Comm,
-        server: int,
+        servers: Sequence[int],
         parameters: int,
-        optimization: Optimization,
+        most: float | None,
+        asks: bool,
         timing: Timing,
         traffic: Traffic,
     ) -> None:
-        self._server, self._most, self._timing = server, optimization.max_gradient_norm, timing
-        self._gradients = Sender(world, Tag.GRADIENT, gradient_layout(parameters), 1, traffic)
-        self._weights = Receiver(world, [server], Tag.WEIGHTS, weights_layout(parameters), slots=1)
+        self._most, self._timing = most, timing
+        self._shards = [
+            Shard(
+                rank,
+                owned,
+                Sender(world, Tag.GRADIENT, gradient_layout(owned.stop - owned.start), 1, traffic),
+                Receiver(world, [rank], Tag.WEIGHTS, weights_layout(owned.stop - owned.start), slots=1),
+            )
+            for rank, owned in zip(servers, slices(parameters, len(servers)), strict=True)
+        ]
+        numbers = range(len(servers))
+        self._rounds = [numbers[:1], numbers[1:]] if asks else [numbers]  # of shards that are told at the same time
+        self._versions = [0] * len(servers)
         self.metrics: Metrics = {}
         self.refused = False
 
     def first(self, weights: Weights) -> Weights:
-        """Wait for the server's first weights."""
-        with self._timing(Phase.WAIT):
-            return self._take(weights)
+        """Wait for the shards' first weights."""
+        return self._pull(weights, range(len(self._shards)))
 
     def __call__(
         self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
@@ -221,33 +268,50 @@ class ServerUpdate:
         with self._timing(Phase.REDUCE):
             own = gradient[: weights.flat.numel()]
             self.metrics = {"grad_norm": clip(own, self._most)}
-            slot = self._gradients.take()
-            assert slot is not None, "the server answered, so it has taken the gradient before"
-            slot.record.version[0], slot.record.frames[0] = weights.version, frames
-            slot.record.samples[0], slot.record.loss[0] = samples, loss
-            slot.record.flat[:] = own.numpy()
-            self._gradients.send(slot, self._server)
-            self._gradients.release(slot)
-            after = self._take(weights)
-            wait_until(lambda: self._gradients.idle)
-        return after
+            self.refused = False
+            for numbers in self._rounds:
+                for number in numbers:
+                    self._push(number, own, frames, samples, loss)
+                weights = self._pull(weights, numbers)
+            wait_until(lambda: all(shard.gradients.idle for shard in self._shards))
+        return weights
 
     def optimizer_state(self) -> None:
         """See `Update`: the server holds it."""
 
     def end(self) -> Ending:
         """See `Update`."""
-        self._gradients.say_last([self._server])
-        return Ending(((self._weights, ignore),), (self._gradients,))
+        for shard in self._shards:
+            shard.gradients.say_last([shard.rank])
+        return Ending(tuple((s.weights, ignore) for s in self._shards), tuple(s.gradients for s in self._shards))
 
-    def _take(self, weights: Weights) -> Weights:
+    def _push(self, number: int, gradient: Tensor, frames: int, samples: int, loss: float) -> None:
+        shard = self._shards[number]
+        slot = shard.gradients.take()
+        assert slot is not None, "the shard answered, so it has taken the gradient before"
+        slot.record.version[0], slot.record.frames[0] = self._versions[number], frames
+        slot.record.samples[0], slot.record.loss[0], slot.record.refused[0] = samples, loss, self.refused
+        slot.record.flat[:] = gradient[shard.owned].numpy()
+        shard.gradients.send(slot, shard.rank)
+        shard.gradients.release(slot)
+
+    def _pull(self, weights: Weights, numbers: Sequence[int]) -> Weights:
+        """Wait for these shards' answers and write them into the weights."""
+        arrived: dict[int, Slot[WeightsMessage]] = {}
         backoff = Backoff(longest_s=1e-3)
         with self._timing(Phase.WAIT):
-            while not (arrived := self._weights.poll()):
+            while True:
+                arrived |= {number: slot for number in numbers for slot in self._shards[number].weights.poll()}
+                if len(arrived) == len(numbers):
+                    break
                 backoff.pause()
-        record = arrived[0].record
-        weights.flat.numpy()[:] = record.flat
-        self.refused = bool(record.refused[0])
-        after = Weights(int(record.version[0]), weights.flat, float(record.frames[0]), last=bool(record.last[0]))
-        self._weights.release(arrived[0])
-        return after
+        for number, slot in arrived.items():
+            record, shard = slot.record, self._shards[number]
+            weights.flat.numpy()[shard.owned] = record.flat
+            self._versions[number] = int(record.version[0])
+            self.refused = self.refused or bool(record.refused[0])
+            weights = weights._replace(last=weights.last or bool(record.last[0]))
+            if number == 0:
+                weights = weights._replace(version=int(record.version[0]), frames=float(record.frames[0]))
+            shard.weights.release(slot)
+        return weights

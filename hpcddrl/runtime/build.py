@@ -7,16 +7,19 @@ from collections.abc import Callable
 import torch
 from mpi4py import MPI
 
-from hpcddrl.comm.allreduce import averaging
+from hpcddrl.comm.allreduce import Total, averaging
 from hpcddrl.comm.exchange import Exchange
 from hpcddrl.comm.messages import rollout_layout
-from hpcddrl.comm.placement import Role, leaders, ranks_of
+from hpcddrl.comm.placement import Role, leaders, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import (
+    AdaptiveCompensation,
     AllReduce,
     CentralActing,
     ClippedSurrogate,
+    ConstantCompensation,
     Ensemble,
+    NoCompensation,
     ParameterServer,
     Proportional,
     RankBased,
@@ -24,7 +27,8 @@ from hpcddrl.config import (
     Teacher,
     Uniform,
 )
-from hpcddrl.networks.flat import Flat, flatten
+from hpcddrl.logs import checkpoint
+from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.replay import priorities
@@ -32,6 +36,18 @@ from hpcddrl.replay.replay import Replay as ReplayMemory
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.actor import Actor, RemoteActor
+from hpcddrl.roles.admission import Admission
+from hpcddrl.roles.applying import (
+    AdaptiveStrength,
+    Applying,
+    Averaged,
+    DelayCompensation,
+    OneByOne,
+    Order,
+    as_they_come,
+    in_turn,
+    together,
+)
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.peers import EnsemblePeers, NoPeers, Peers, TeacherPeer
@@ -62,22 +78,55 @@ def build(rank: Rank) -> Callable[[], None]:
 
 
 def _server(rank: Rank) -> Callable[[], None]:
-    network = network_of(rank, group=0)
+    number, shards = rank.shard
+    learners, network = ranks_of(rank.places, Role.LEARNER), network_of(rank, group=0)
     flat = flatten(network)
-    step = _optimizer_step(rank, flat.values, learners=1)
+    own = flat.values[slices(flat.values.numel(), shards)[number]]
+    update = rank.config.update
+    assert isinstance(update, ParameterServer)
+    order: Order
+    applying: Applying
+    if update.mode == "synchronous":
+        step, order = _optimizer_step(rank, own, len(learners)), together
+        most = rank.config.optimization.max_gradient_norm
+        applying = Averaged(step, most, Total(rank.comms.group), rank.control)
+    else:
+        step, order = _optimizer_step(rank, own, learners=1), in_turn if rank.config.deterministic else as_they_come
+        asked = number == 0  # the others do as the first shard decided
+        admission = Admission(update.max_staleness if asked else None, update.max_loss_deviations if asked else None)
+        applying = OneByOne(step, admission, _compensation(rank, update, learners, len(own)), rank.control)
     server = Server(
         rank.comms.world,
-        ranks_of(rank.places, Role.LEARNER),
-        flat.values.numel(),
-        step,
-        rank.config.deterministic,
+        learners,
+        len(own),
+        order,
+        applying,
+        step.optimizer.state_dict,
         saver_of(rank, network),
         rank.control,
         _enough(rank, shares=1),
         rank.traffic,
     )
-    weights = _start(rank, network, flat, step)
+    weights = _start(rank, own, step)
     return lambda: server.run(weights)
+
+
+def _compensation(
+    rank: Rank, update: ParameterServer, learners: list[int], parameters: int
+) -> DelayCompensation | None:
+    match update.compensation:
+        case NoCompensation():
+            return None
+        case ConstantCompensation(strength=constant):
+            compensation = DelayCompensation(learners, parameters, lambda gradient: constant)
+        case AdaptiveCompensation(strength=start, decay=decay, epsilon=epsilon):
+            adaptive = AdaptiveStrength(start, decay, epsilon, parameters)
+            compensation = DelayCompensation(learners, parameters, adaptive)
+    rank.lines.append(
+        f"delay compensation keeps {len(learners)} copies of this shard's {parameters:,} weights, "
+        f"{compensation.nbytes / 1e6:.1f} MB"
+    )
+    return compensation
 
 
 def _replay(rank: Rank) -> Callable[[], None]:
@@ -137,7 +186,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     flat = flatten(network)
     parameters = flat.values.numel()
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))
-    weights = _start(rank, network, flat, step)
+    weights = _start(rank, flat.values, step)
     update = _update(rank, step, parameters)
     answers = [a for i, a in enumerate(actors) if i % len(learners) == number]
     publisher = Publisher(
@@ -167,9 +216,12 @@ def _learner(rank: Rank) -> Callable[[], None]:
 
 def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
     config, timing, learners = rank.config, rank.control.timing, rank.learners
-    if step is None:
-        server = ranks_of(rank.places, Role.SERVER)[0]
-        return ServerUpdate(rank.comms.world, server, parameters, config.optimization, timing, rank.traffic)
+    if isinstance(config.update, ParameterServer):
+        servers, server = ranks_of(rank.places, Role.SERVER), config.update
+        most = None if server.mode == "synchronous" else config.optimization.max_gradient_norm  # clipped when averaged
+        asks = server.max_staleness is not None or server.max_loss_deviations is not None
+        return ServerUpdate(rank.comms.world, servers, parameters, most, asks, timing, rank.traffic)
+    assert step is not None
     if isinstance(config.update, AllReduce) and len(learners) > 1:
         backend = averaging(config.update.backend, rank.comms.learners)
         ranks = ", ".join(map(str, learners))
@@ -293,17 +345,17 @@ def _peers(rank: Rank, group: int, parameters: int, network: AnyNetwork) -> Peer
     )
 
 
-def _start(rank: Rank, network: AnyNetwork, flat: Flat, step: OptimizerStep | None) -> Weights:
-    """Return the weights to start from, restored from the newest checkpoint on a resume."""
+def _start(rank: Rank, values: torch.Tensor, step: OptimizerStep | None) -> Weights:
+    """Return the weights to start from, restored from the newest checkpoint on a resume (or by a server, later)."""
     saved = saved_of(rank)
     if saved is None:
-        return Weights(0, flat.values)
-    network.load_state_dict(saved.network)  # copies into the flat vector's views
+        return Weights(0, values)
     if step is not None:
+        values.copy_(checkpoint.vector(saved))
         step.optimizer.load_state_dict(saved.optimizer)
         step.frames = saved.frames
     rank.lines.append(f"resumed {rank.origin} from version {saved.version}, {saved.frames:,} frames")
-    return Weights(saved.version, flat.values, float(saved.frames))
+    return Weights(saved.version, values, float(saved.frames))
 
 
 def _enough(rank: Rank, shares: int) -> Callable[[float], bool]:

@@ -48,12 +48,11 @@ def evaluate_run(run: RunDirectory, episodes: int, greedy: bool, seed: int) -> d
     One environment an episode, each played once, so that short games are not over-represented.
 
     Raises:
-        ValueError: no run, or no checkpoint in it.
+        ValueError: no run, no checkpoint in it, or none of a shard of its weights.
     """
     run.config()
-    owners = sorted(p.name for p in run.checkpoints("").glob("*-*") if p.is_dir())
-    found = {owner: checkpoint.newest(run.checkpoints(owner)) for owner in owners}
-    scores = {o: _play(run, state, episodes, greedy, seed) for o, state in found.items() if state is not None}
+    found = checkpoint.newest_of_all(run.checkpoints(""))
+    scores = {owner: _play(run, state, episodes, greedy, seed) for owner, state in found.items()}
     if not scores:
         raise ValueError(
             f"{run.path}: no checkpoints to evaluate; let the run reach one (logging.checkpoint_interval_s)"

@@ -166,14 +166,22 @@ def _saved_frames(run: RunDirectory, config: Config) -> float:
     Raises:
         ValueError: there are none, or they are not of this layout.
     """
-    groups = config.topology.groups or 1
-    servers = config.topology.servers
+    groups, servers = config.topology.groups or 1, config.topology.servers
     owners = ["server-0000"] if servers else [f"group-{g:04d}" for g in range(groups)]
-    saved = {owner: checkpoint.newest(run.checkpoints(owner)) for owner in owners}
-    missing = [owner for owner, state in saved.items() if state is None]
+    try:
+        saved = checkpoint.newest_of_all(run.checkpoints(""))
+    except ValueError as error:
+        raise ValueError(f"--resume {error}; start a new run with --out") from error
+    missing = [owner for owner in owners if owner not in saved]
     if missing:
         raise ValueError(f"--resume {run.path}: no checkpoint of {', '.join(missing)}; start a new run with --out")
-    return float(sum(state.frames for state in saved.values() if state is not None))
+    shards = saved[owners[0]].shard[1]
+    if shards != max(1, servers):
+        raise ValueError(
+            f"--resume {run.path}: topology.servers = {servers}, but its weights were saved in {shards} shards; set "
+            f"topology.servers={shards}"
+        )
+    return float(sum(saved[owner].frames for owner in owners))
 
 
 def _use_threads(world: MPI.Comm, hosts: list[str], config: Config, spec: EnvSpec) -> int:

@@ -69,8 +69,13 @@ class Rank:
         return f"server-{self.place.number:04d}" if self.place.group is None else f"group-{self.place.group:04d}"
 
     @property
+    def shard(self) -> tuple[int, int]:
+        """Return the part of the weights that this rank's checkpoints hold: its number, of how many."""
+        return (self.place.number, self.config.topology.servers) if self.place.role is Role.SERVER else (0, 1)
+
+    @property
     def origin(self) -> str:
-        """Return whose checkpoint this rank goes on from: the server's where there is one."""
+        """Return whose checkpoint this rank goes on from: where there is a server, its own shard's or the first's."""
         return "server-0000" if self.config.topology.servers and self.place.group is not None else self.owner
 
 
@@ -149,7 +154,7 @@ def saver_of(rank: Rank, network: AnyNetwork) -> Saver:
     """Make what saves this rank's checkpoints, if it owns any."""
     saves = rank.place.role is Role.SERVER or rank.place.number == 0
     folder = rank.run.checkpoints(rank.owner) if saves else None
-    return Saver(folder, network, rank.config, rank.control.timing)
+    return Saver(folder, network, rank.shard, rank.config, rank.control.timing)
 
 
 def saved_of(rank: Rank) -> checkpoint.Checkpoint | None:

@@ -28,8 +28,7 @@ def teacher_network(path: str | None, spec: EnvSpec) -> PolicyValueNetwork:
             f"coupling.run = {path!r}: a run of {config.recipe}, whose network has no policy; name a run of "
             "algorithm actor_critic"
         )
-    owners = sorted(p for p in run.checkpoints("").glob("*-*") if p.is_dir())
-    saved = next((state for owner in owners if (state := checkpoint.newest(owner)) is not None), None)
+    saved = next(iter(checkpoint.newest_of_all(run.checkpoints("")).values()), None)
     if saved is None:
         raise ValueError(f"coupling.run = {path!r}: has no checkpoint; let the teacher's run reach one")
     network = make_network(config.network, config.algorithm, spec, seed=0)

@@ -79,6 +79,13 @@ def test_updates_of_groups_are_counted_once_for_all_learners_of_a_group():
     assert View(places, 1.0, table).updates == 12
 
 
+def test_updates_of_servers_are_counted_once_for_all_shards():
+    places = place(Topology(groups=2, actors_per_group=0, servers=3))
+    table = np.zeros((5, len(COUNTERS)))
+    table[:, COUNTERS.index("updates")] = [9, 9, 9, 4, 4]
+    assert View(places, 1.0, table).updates == 9
+
+
 @pytest.mark.parametrize(
     ("topology", "expected"),
     [

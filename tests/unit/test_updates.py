@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddrl.config import Adam, Optimization, RMSProp
+from hpcddrl.comm.placement import slices
+from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, clip, learning_rate
 from hpcddrl.types import RunError, Weights
@@ -91,9 +92,14 @@ class Pieces(nn.Module):
             RMSProp(decay=0.9, epsilon=1e-3, momentum=0.5),
             lambda p: torch.optim.RMSprop(p, 0.1, alpha=0.9, eps=1e-3, momentum=0.5),
         ),
+        (
+            RMSProp(decay=0.9, epsilon=1e-3, centered=True),
+            lambda p: torch.optim.RMSprop(p, 0.1, alpha=0.9, eps=1e-3, centered=True),
+        ),
         (Adam(beta1=0.8, beta2=0.95, epsilon=1e-4), lambda p: torch.optim.Adam(p, 0.1, betas=(0.8, 0.95), eps=1e-4)),
+        (AdaGrad(epsilon=1e-3), lambda p: torch.optim.Adagrad(p, 0.1, eps=1e-3)),
     ],
-    ids=["rmsprop", "adam"],
+    ids=["rmsprop", "rmsprop-centered", "adam", "adagrad"],
 )
 def test_steps_over_the_vector_equal_torchs_over_its_parameters(method, reference):
     values = torch.linspace(-1, 1, 6)
@@ -107,6 +113,23 @@ def test_steps_over_the_vector_equal_torchs_over_its_parameters(method, referenc
         assert step(gradient, frames=10) == 0.1
     torch.testing.assert_close(values, torch.cat([pieces.a.detach().flatten(), pieces.b.detach()]))
     assert step.frames == 40
+
+
+@pytest.mark.parametrize("method", [RMSProp(momentum=0.5), RMSProp(centered=True), Adam(), AdaGrad()], ids=str)
+@pytest.mark.parametrize("shards", [1, 2, 3, 7])
+def test_optimizers_over_slices_of_a_vector_are_one_over_all_of_it(method, shards):
+    """Bit for bit, wherever the vector is cut."""
+    optimization = Optimization(method=method, learning_rate=0.1)
+    whole, cut = torch.linspace(-1, 1, 1003), torch.linspace(-1, 1, 1003)
+    one = OptimizerStep(whole, optimization, None)
+    owned = slices(1003, shards)
+    many = [OptimizerStep(cut[own], optimization, None) for own in owned]
+    for i in range(4):
+        gradient = torch.sin(torch.arange(1003) * 1.7 + i)
+        one(gradient.clone(), 10)
+        for step, own in zip(many, owned, strict=True):
+            step(gradient[own].clone(), 10)
+        assert torch.equal(whole, cut)
 
 
 def test_the_rate_follows_the_frames_stepped_before():
@@ -128,20 +151,20 @@ def test_a_local_update_clips_steps_and_counts():
     timing = Timing()
     update = LocalUpdate(step, optimization, timing)
     gradient = torch.tensor([3.0, 4.0])
-    after = update(weights, gradient, frames=5, stop=False)
+    after = update(weights, gradient, frames=5, samples=5, loss=0.5, stop=False)
     assert (after.version, after.last) == (4, False)
     assert after.flat is weights.flat
     assert (weights.flat < 0).all()
     assert torch.linalg.vector_norm(gradient) == pytest.approx(0.5)
     assert update.metrics == {"grad_norm": pytest.approx(5.0), "learning_rate": 0.1}
     assert timing.seconds[Phase.UPDATE] > 0
-    assert update(after, gradient, frames=5, stop=True).last
+    assert update(after, gradient, frames=5, samples=5, loss=0.5, stop=True).last
 
 
 def test_a_local_update_ignores_the_room_for_a_flag():
     weights, step, optimization = made(most=None)
     update = LocalUpdate(step, optimization, Timing())
-    update(weights, torch.tensor([3.0, 4.0, 1e9]), frames=5, stop=False)
+    update(weights, torch.tensor([3.0, 4.0, 1e9]), frames=5, samples=5, loss=0.5, stop=False)
     assert update.metrics["grad_norm"] == pytest.approx(5.0)
     assert weights.flat.shape == (2,)
 
@@ -150,7 +173,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone():
     weights, step, optimization = made()
     before = weights.flat.clone()
     with pytest.raises(RunError):
-        LocalUpdate(step, optimization, Timing())(weights, torch.tensor([1.0, math.nan]), 5, stop=False)
+        LocalUpdate(step, optimization, Timing())(weights, torch.tensor([1.0, math.nan]), 5, 5, 0.5, stop=False)
     assert torch.equal(weights.flat, before)
 
 
@@ -171,30 +194,31 @@ class Others:
 
 def allreduced(own, *others, stop=False):
     weights, step, optimization = made(most=0.5)
-    update = AllReduceUpdate(Others(*others), step, optimization, Timing())
-    return update(weights, own, frames=5, stop=stop), update
+    update = AllReduceUpdate(Others(*others), 1 + len(others), step, optimization, Timing())
+    return update(weights, own, frames=5, samples=5, loss=0.5, stop=stop), update
 
 
 def test_allreduce_clips_the_average_and_not_the_parts():
-    own, other = torch.tensor([4.0, 0.0, 0.0]), torch.tensor([-4.0, 0.2, 0.0])
+    own, other = torch.tensor([4.0, 0.0, 0.0, 0.0]), torch.tensor([-4.0, 0.2, 7.0, 0.0])
     _, update = allreduced(own, other)
     assert update.metrics["grad_norm"] == pytest.approx(0.1)
 
 
 def test_allreduce_steps_as_one_learner_with_the_average_does():
-    own, other = torch.tensor([0.1, 0.2, 0.0]), torch.tensor([0.3, -0.1, 0.0])
+    own, other = torch.tensor([0.1, 0.2, 0.0, 0.0]), torch.tensor([0.3, -0.1, 7.0, 0.0])
     together, _ = allreduced(own.clone(), other)
     weights, step, optimization = made(most=0.5)
-    alone = LocalUpdate(step, optimization, Timing())(weights, (own + other)[:2] / 2, 5, stop=False)
+    alone = LocalUpdate(step, optimization, Timing())(weights, (own + other)[:2] / 2, 5, 5, 0.5, stop=False)
     assert torch.equal(together.flat, alone.flat)
     assert together.version == alone.version
+    assert together.frames == 5 + 7, "those of both"
 
 
 @pytest.mark.parametrize(
     ("own", "other", "last"), [(False, 0.0, False), (True, 0.0, True), (False, 1.0, True), (True, 1.0, True)]
 )
 def test_allreduced_learners_stop_together_if_any_wants_to(own, other, last):
-    after, update = allreduced(torch.tensor([0.1, 0.1, 123.0]), torch.tensor([0.1, 0.1, other]), stop=own)
+    after, update = allreduced(torch.tensor([0.1, 0.1, 123.0, 123.0]), torch.tensor([0.1, 0.1, 5.0, other]), stop=own)
     assert after.last is last
     update.end()
     assert update._averaging.closed
@@ -204,5 +228,5 @@ def test_a_rate_of_zero_changes_nothing():
     weights, step, optimization = made()
     step = OptimizerStep(weights.flat, Optimization(learning_rate=0.1, decay="linear"), 0.5)
     step.frames = 1.0
-    LocalUpdate(step, optimization, Timing())(weights, torch.ones(2), 5, stop=False)
+    LocalUpdate(step, optimization, Timing())(weights, torch.ones(2), 5, 5, 0.5, stop=False)
     assert torch.equal(weights.flat, torch.zeros(2))

@@ -1,13 +1,14 @@
 """Averaging over the learners of a group: both backends, several groups at once, and the update built on it."""
 
 import contextlib
+import time
 
 import numpy as np
 import pytest
 import torch
 from mpi4py import MPI
 
-from hpcddrl.comm.allreduce import averaging
+from hpcddrl.comm.allreduce import Total, averaging
 from hpcddrl.config import Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import TAIL
@@ -169,3 +170,16 @@ def test_one_learner_without_a_finite_gradient_is_an_error_on_all_of_its_group(b
         with pytest.raises(RunError, match="not finite"):
             update(Weights(0, flat), padded(gradient), 1, 1, 0.0, False)
         assert torch.equal(flat, initial())
+
+
+def test_a_total_is_the_sum_and_the_same_on_every_rank():
+    """Also when the ranks come at different times."""
+    comm = WORLD.Dup()
+    total = Total(comm)
+    for i in range(3):
+        time.sleep(0.01 * ((comm.rank + i) % 3))
+        values = [1 / (3 + rank + i) for rank in range(comm.size)]
+        got = total(values[comm.rank])
+        assert got == sum(values)
+        assert len(set(comm.allgather(got))) == 1
+    comm.Free()
