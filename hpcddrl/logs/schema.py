@@ -64,6 +64,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "learning/refused_stale": ("gradients", "refused by the server for their age, cumulative"),
     "learning/refused_loss": ("gradients", "refused by the server for their loss, cumulative"),
     "staleness/staleness": ("updates", "one bin of the histogram of applied gradients: server's version minus theirs"),
+    "staleness/time": ("s", "since the start of this segment, at the end of the interval"),
     "staleness/count": ("gradients", "in this bin, in this interval"),
     "learning/rho_clipped": ("share", "steps whose importance ratio was clipped"),
     "learning/rho_mean": ("1", "mean importance ratio π/μ before clipping"),

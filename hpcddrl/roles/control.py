@@ -269,7 +269,8 @@ class Control:
         self._learned, self._lags = {}, []
 
     def _histogram_rows(self) -> None:
+        now = time.perf_counter() - self._started
         for table, counts in self._histograms.items():
             for value, count in sorted(counts.items()):
-                self.log.append(table, {table: value, "count": count})
+                self.log.append(table, {table: value, "count": count, "time": now})
         self._histograms.clear()

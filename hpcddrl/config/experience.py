@@ -1,0 +1,66 @@
+"""How rollouts become batches."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from hpcddrl.config.fields import STRICT, Fraction, Positive, PositiveFloat
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Fresh:
+    """Rollouts are learned from as they come, once: the learner's own, or its actors' from a bounded queue."""
+
+    kind: Literal["fresh"] = "fresh"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Uniform:
+    """Every transition is as likely as any other."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Proportional:
+    """Transitions are drawn in proportion to (|δ| + ε)^α (Schaul et al. 2015)."""
+
+    kind: Literal["proportional"] = "proportional"
+    alpha: Fraction = 0.6
+    beta: Fraction = 0.4
+    """Exponent of the importance weights (N · P)^−β."""
+    epsilon: PositiveFloat = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RankBased:
+    """Transitions are drawn in proportion to (1 / rank of |δ|)^α (Schaul et al. 2015)."""
+
+    kind: Literal["rank"] = "rank"
+    alpha: Fraction = 0.7
+    beta: Fraction = 0.5
+    """Exponent of the importance weights (N · P)^−β."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Replay:
+    """Transitions are kept and drawn again; on replay ranks if there are any, else on each learner."""
+
+    kind: Literal["replay"] = "replay"
+    capacity: Positive = 100_000
+    """Transitions kept by each rank that holds a replay."""
+    batch_size: Positive = 128
+    """Transitions in an update."""
+    learning_starts: Positive = 5_000
+    """Transitions to gather before the first update."""
+    replay_ratio: PositiveFloat = 4.0
+    """Most transitions learned from for each one gathered since then."""
+    priorities: Annotated[Uniform | Proportional | RankBased, Field(discriminator="kind")] = Field(
+        default_factory=Uniform
+    )
+
+
+Experience = Annotated[Fresh | Replay, Field(discriminator="kind")]

@@ -1,0 +1,15 @@
+"""The kinds of numbers that configurations hold, and how strictly they are read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+UNFINISHED = "unfinished"  # the context of a validation to which more settings will be added
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)

@@ -1,0 +1,187 @@
+"""What no run can be: each rule is a condition and the complaint, with fields, values, the rule and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hpcddrl.config.acting import CentralActing
+from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
+from hpcddrl.config.experience import Replay
+from hpcddrl.config.update import ParameterServer
+
+if TYPE_CHECKING:
+    from hpcddrl.config.run import Config
+
+Rules = Iterator[tuple[bool, str]]
+
+
+def rules(config: Config) -> Rules:
+    """Yield every rule: whether it is broken, and the complaint."""
+    yield from _layout(config)
+    yield from _updates(config)
+    yield from _acting(config)
+    yield from _replay(config)
+    yield from _coupling(config)
+    yield from _determinism(config)
+
+
+def _layout(config: Config) -> Rules:
+    topology, update = config.topology, config.update
+    several = topology.learners_per_group != 1  # unset: as many as there are ranks for
+    yield (
+        (update.kind == "server") != (topology.servers > 0),
+        f"topology.servers = {topology.servers} with update.kind = {update.kind!r}: "
+        "a server update needs server ranks and nothing else does; set both",
+    )
+    yield (
+        several and update.kind != "allreduce",
+        f"topology.learners_per_group = {topology.learners_per_group} with update.kind = {update.kind!r}: learners of "
+        "one group must reduce; set update=allreduce",
+    )
+    yield (
+        several and config.acting.kind == "central",
+        f"acting.kind = 'central' with topology.learners_per_group = {topology.learners_per_group}: use one learner "
+        "a group",
+    )
+
+
+def _updates(config: Config) -> Rules:
+    server = config.update if isinstance(config.update, ParameterServer) else ParameterServer()
+    alone = server.compensation.kind != "none" or (server.max_staleness, server.max_loss_deviations) != (None, None)
+    yield (
+        server.mode == "synchronous" and alone,
+        "update.mode = 'synchronous': no gradient is stale, and none is applied or refused alone; leave "
+        "update.compensation, update.max_staleness and update.max_loss_deviations unset",
+    )
+    yield (
+        config.optimization.decay == "linear" and config.budget.frames is None,
+        "optimization.decay = 'linear' needs budget.frames: give --frames",
+    )
+
+
+def _acting(config: Config) -> Rules:
+    acting, algorithm, actors = config.acting, config.algorithm, config.topology.actors_per_group
+    if not isinstance(acting, CentralActing):
+        wanted = algorithm.rollouts_per_batch if isinstance(algorithm, ActorCritic) else 1
+        yield (
+            wanted == "ready",
+            "algorithm.rollouts_per_batch = 'ready' with acting.kind = 'local': only a learner that acts knows how "
+            "many rollouts there are; give a number, or set acting=central and acting.minimum",
+        )
+        return
+    lockstep = acting.minimum == "all"
+    if isinstance(algorithm, QLearning):
+        yield (
+            algorithm.exploration.kind == "spread",
+            "algorithm.exploration.kind = 'spread' with acting.kind = 'central': whose turn it is varies, so no "
+            "environment can keep an ε of its own; set algorithm.exploration=linear or acting=local",
+        )
+        yield (
+            acting.reuse_forward,
+            "acting.reuse_forward = True with algorithm.kind = 'q_learning': it learns from what was acted long ago; "
+            "set acting.reuse_forward=false",
+        )
+        return
+    yield (
+        acting.reuse_forward and not lockstep,
+        f"acting.reuse_forward = True with acting.minimum = {acting.minimum}: the weights that act must be those that "
+        "learn, for all actors at once; set acting.minimum=all",
+    )
+    yield (
+        acting.reuse_forward and isinstance(algorithm.surrogate, ClippedSurrogate),
+        "acting.reuse_forward = True with algorithm.surrogate.kind = 'clipped': one forward pass cannot serve "
+        "several updates; leave one away",
+    )
+    wanted = algorithm.rollouts_per_batch
+    yield (
+        wanted == "ready" and lockstep,
+        "algorithm.rollouts_per_batch = 'ready' with acting.minimum = all: in lockstep all rollouts are full at once; "
+        "give a number",
+    )
+    yield (
+        isinstance(wanted, int) and not lockstep and 0 < (actors or wanted) < wanted,
+        f"algorithm.rollouts_per_batch = {wanted}: more than the {actors} actors of a group can deliver, since each "
+        "waits until its rollout has been learned from; set less, or algorithm.rollouts_per_batch=ready",
+    )
+
+
+def _replay(config: Config) -> Rules:
+    topology, replay, algorithm = config.topology, config.experience, config.algorithm
+    replays, actors, learners = topology.replays_per_group, topology.actors_per_group, topology.learners_per_group
+    yield (
+        isinstance(replay, Replay) != isinstance(algorithm, QLearning),
+        f"algorithm.kind = {algorithm.kind!r} with experience.kind = {replay.kind!r}: actor_critic learns from fresh "
+        "rollouts, q_learning from a replay; set experience=fresh or experience=replay",
+    )
+    if not isinstance(replay, Replay):
+        yield (
+            replays > 0,
+            f"topology.replays_per_group = {replays} with experience.kind = {replay.kind!r}: replay ranks need "
+            "experience=replay",
+        )
+        return
+    yield (
+        replays > 0 and config.acting.kind == "central",
+        f"topology.replays_per_group = {replays} with acting.kind = 'central': a learner that acts has the rollouts "
+        "already; set topology.replays_per_group=0",
+    )
+    yield (
+        replays > 0 and actors is not None and actors < replays,
+        f"topology.replays_per_group = {replays} with topology.actors_per_group = {actors}: each replay rank is filled "
+        "by actors of its own; give the group more of these",
+    )
+    yield (
+        replays == 0 and 0 < (actors or 0) < (learners or 1),
+        f"topology.actors_per_group = {actors} with topology.learners_per_group = {learners}: each learner's replay is "
+        "filled by actors of its own; give the group more of these, or none",
+    )
+    yield (
+        replay.learning_starts > replay.capacity,
+        f"experience.learning_starts = {replay.learning_starts}: more than the experience.capacity = "
+        f"{replay.capacity} can ever hold; set less",
+    )
+    yield (
+        replay.batch_size > replay.learning_starts,
+        f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
+        f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
+    )
+
+
+def _coupling(config: Config) -> Rules:
+    values = isinstance(config.algorithm, QLearning)
+    yield (
+        values and config.coupling.kind == "ensemble",
+        "coupling.kind = 'ensemble' with algorithm.kind = 'q_learning': only policies are mixed; set "
+        "coupling=uncoupled",
+    )
+    yield (
+        values and config.coupling.kind == "teacher",
+        "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
+        "coupling=uncoupled or algorithm=actor_critic",
+    )
+
+
+def _determinism(config: Config) -> Rules:
+    if not config.deterministic:
+        return
+    acting, topology = config.acting, config.topology
+    yield (
+        isinstance(acting, CentralActing) and acting.minimum != "all",
+        f"deterministic = True with acting.minimum = {getattr(acting, 'minimum', None)}: who is ready first is "
+        "chance; set acting.minimum=all",
+    )
+    yield (
+        topology.replays_per_group > 0,
+        f"deterministic = True with topology.replays_per_group = {topology.replays_per_group}: what a replay rank "
+        "holds when it is asked is chance; set topology.replays_per_group=0",
+    )
+    yield (
+        isinstance(config.experience, Replay) and acting.kind == "local" and topology.actors_per_group != 0,
+        "deterministic = True with experience.kind = 'replay': how far actors are ahead of a learner that draws "
+        "from a replay is chance; set topology.actors_per_group=0",
+    )
+    yield (
+        config.budget.frames is None,
+        "deterministic = True needs budget.frames, the only exact place to stop: give --frames",
+    )

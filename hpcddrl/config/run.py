@@ -1,0 +1,71 @@
+"""A whole run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, model_validator
+from pydantic.dataclasses import dataclass
+
+from hpcddrl.config.acting import Acting, Env, LocalActing, Topology
+from hpcddrl.config.algorithm import ActorCritic, Algorithm, Network
+from hpcddrl.config.coupling import Coupling, Uncoupled
+from hpcddrl.config.experience import Experience, Fresh
+from hpcddrl.config.fields import STRICT, UNFINISHED, Count, Positive, PositiveFloat
+from hpcddrl.config.rules import rules
+from hpcddrl.config.update import LocalUpdate, Optimization, Update
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Budget:
+    """When a run ends: whichever comes first."""
+
+    frames: PositiveFloat | None = 40e6
+    """Environment frames, all ranks together."""
+    seconds: PositiveFloat | None = None
+    target_return: float | None = None
+    """Mean return over the last 100 episodes at which to stop."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Logging:
+    """What is written, and how often."""
+
+    interval_s: PositiveFloat = 5.0
+    """Seconds between two rows in the HDF5 files and two lines of progress."""
+    checkpoint_interval_s: PositiveFloat = 600.0
+    keep_checkpoints: Positive = 3
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """A whole run. `config.json` holds one of these and re-creates the run."""
+
+    recipe: str
+    env: Env = Field(default_factory=Env)
+    topology: Topology = Field(default_factory=Topology)
+    acting: Acting = Field(default_factory=LocalActing)
+    experience: Experience = Field(default_factory=Fresh)
+    update: Update = Field(default_factory=LocalUpdate)
+    coupling: Coupling = Field(default_factory=Uncoupled)
+    algorithm: Algorithm = Field(default_factory=ActorCritic)
+    optimization: Optimization = Field(default_factory=Optimization)
+    network: Network = Field(default_factory=Network)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
+    budget: Budget = Field(default_factory=Budget)
+    logging: Logging = Field(default_factory=Logging)
+    seed: Count = 1
+    deterministic: bool = False
+    """Fixed order of messages and fixed lag: two runs give the same weights, bit for bit."""
+    schema: int = SCHEMA
+
+    @model_validator(mode="after")
+    def _axes_agree(self, info: ValidationInfo) -> Config:
+        if info.context != UNFINISHED:
+            for broken, complaint in rules(self):
+                if broken:
+                    raise ValueError(complaint)
+        return self
