@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcddrl.config import (
     Adam,
     Config,
+    Env,
     Optimization,
     Proportional,
     QLearning,
@@ -27,14 +28,15 @@ def apex() -> Config:
     implementation; N is the number of environments here, of actors there).
 
     Different, for few cores: batches of 128 (512), replay of 200,000 transitions (2 million) after the first 5,000
-    (50,000), target weights copied every 500 updates (2,500), Adam 2e-4 (RMSProp 6.25e-5), gradient norm 10 (40). A
+    (50,000), target weights copied every 500 updates (2,500), Adam 2.5e-4 (RMSProp 6.25e-5), gradient norm 10 (40). A
     transition is learned from at most 4 times (no bound in the paper, whose actors made 1.3 for each one learned).
     Actors send 20 steps of 16 environments at a time and may take new weights with each.
     """
     return Config(
         recipe="apex",
+        env=Env(reward="clip"),
         topology=Topology(groups=1, replays_per_group=1),
         experience=Replay(capacity=200_000, priorities=Proportional()),
         algorithm=QLearning(unroll_length=20, n_step=3, exploration=SpreadEpsilon()),
-        optimization=Optimization(method=Adam(), learning_rate=2e-4, max_gradient_norm=10.0),
+        optimization=Optimization(method=Adam(), learning_rate=2.5e-4, max_gradient_norm=10.0),
     )

@@ -21,7 +21,7 @@ def gorila() -> Config:
     """
     return Config(
         recipe="gorila",
-        env=Env(num_envs=8),
+        env=Env(num_envs=8, reward="clip"),
         topology=Topology(actors_per_group=0, servers=2),
         experience=Replay(batch_size=32, replay_ratio=8.0),
         update=ParameterServer(max_staleness=20, max_loss_deviations=5.0),
