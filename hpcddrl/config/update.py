@@ -114,4 +114,5 @@ class Optimization:
     """Frames over which the rate climbs to its full value."""
     scale_with_learners: bool = False
     """Multiply the rate by the number of learners whose gradients are averaged (Goyal et al. 2017), after warm-up."""
-    max_gradient_norm: PositiveFloat | None = 0.5
+    max_gradient_norm: PositiveFloat | None = 40.0
+    """Gradients are scaled down to this norm; 40 only stops explosions (as in A3C and IMPALA)."""

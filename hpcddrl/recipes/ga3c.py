@@ -24,7 +24,7 @@ def ga3c() -> Config:
     so that a step's size does not follow the batch's. Different too: one thread infers and trains in turn, where the
     code has predictor and trainer threads around one network on a GPU; frames travel once, as bytes, where the code
     sends stacks of float32 (16 times as much); 16 environments an actor, so that it waits less; learning rate 1e-3
-    with epsilon 1e-5 and a norm of 0.5 instead of 3e-4 with 0.1 and no bound; "nips" is A3C's network, GA3C's own
+    with epsilon 1e-5 instead of 3e-4 with 0.1; "nips" is A3C's network, GA3C's own
     pads its convolutions.
     """
     return Config(

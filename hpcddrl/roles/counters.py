@@ -105,7 +105,11 @@ class View(NamedTuple):
     @property
     def return_mean(self) -> float:
         """Return the mean return of the last 100 episodes, NaN if there are none."""
-        counts, means = self.column("return_count"), self.column("return_mean")
+        return self.return_mean_of(range(len(self.places)))
+
+    def return_mean_of(self, ranks: Sequence[int]) -> float:
+        """Return the same over the episodes of some ranks."""
+        counts, means = (self.column(name)[list(ranks)] for name in ("return_count", "return_mean"))
         seen = counts > 0
         return float(np.average(means[seen], weights=counts[seen])) if seen.any() else math.nan
 

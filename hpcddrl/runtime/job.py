@@ -229,6 +229,7 @@ def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
     world, control = rank.comms.world, rank.control
     report: dict[str, Any] = {
         "role": str(rank.place.role),
+        "env": game_of(rank.config, rank.places, world.rank),
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
         "peak_rss_bytes": peak_resident_bytes(),
         "counters": control.counters.vector(),
@@ -274,6 +275,10 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         "transitions": {name: view.total(name) for name in ("produced", "trained", "used", "dropped", "pending")},
         "return_mean": known(view.return_mean),
         "return_best": known(float(np.nanmax(view.column("return_best")))),
+        "return_mean_per_env": {
+            name: known(view.return_mean_of([r for r, report in enumerate(reports) if report["env"] == name]))
+            for name in config.env.ids
+        },
         "lag_mean": known(float(np.nanmean(lags))) if not np.isnan(lags).all() else None,
         "phase_share": phase_shares(reports),
         "peak_rss_bytes": of_roles(lambda rs: max(r["peak_rss_bytes"] for r in rs)),
