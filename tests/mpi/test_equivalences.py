@@ -99,10 +99,12 @@ def assert_different(ours, theirs):
         ("impala", 3, CATCH, []),
         ("a3c", 3, CATCH, []),
         ("paac", 2, CATCH, []),
+        ("dqn", 1, CARTPOLE, settings(experience__learning_starts=1000)),
+        ("ppo", 2, CARTPOLE, []),
         ("group_ensemble", 4, CARTPOLE, OFTEN),
         ("group_ensemble", 6, CATCH, [*OFTEN, *TWO_BY_TWO]),
     ],
-    ids=["impala-3", "a3c-3", "paac-2", "group_ensemble-4", "group_ensemble-6"],
+    ids=["impala-3", "a3c-3", "paac-2", "dqn-1", "ppo-2", "group_ensemble-4", "group_ensemble-6"],
 )
 def test_a_run_and_another_from_its_configuration_have_the_same_weights(recipe, ranks, env, options, train, tmp_path):
     first = train(ranks, recipe, *options, env=env)
@@ -121,10 +123,13 @@ def test_another_seed_gives_other_weights(train):
     assert_different(ours["group-0000"], theirs["group-0000"])
 
 
+REPEATED = settings(acting__reuse_forward="false")
+
+
 @pytest.fixture
 def inline(train):
     """One learner that steps its own environments and holds its own optimizer."""
-    return final(train(1, "paac"))["group-0000"]
+    return final(train(1, "paac", *REPEATED))["group-0000"]
 
 
 def test_a_server_of_one_learner_is_a_local_update(inline, train):
@@ -138,7 +143,15 @@ def test_an_allreduce_of_one_learner_is_a_local_update(inline, train):
 
 
 def test_acting_centrally_in_lockstep_is_acting_locally(inline, train):
-    assert_same(final(train(2, "paac"))["group-0000"], inline)
+    assert_same(final(train(2, "paac", *REPEATED))["group-0000"], inline)
+
+
+def test_learning_from_the_forward_passes_that_acted_is_repeating_them(inline, train):
+    """Up to the order of sums, which a hundred updates make visible."""
+    version, network = final(train(1, "paac"))["group-0000"]
+    assert version == inline[0]
+    for name, tensor in network.items():
+        torch.testing.assert_close(tensor, inline[1][name], rtol=1e-3, atol=1e-3)
 
 
 def test_recipes_are_the_same_parts_with_other_numbers(inline, train):
