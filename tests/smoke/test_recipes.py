@@ -45,7 +45,6 @@ def given(**values: object) -> tuple[str, ...]:
 
 SOON = given(experience__learning_starts=500, experience__batch_size=32)  # to learn within seconds
 CASES = [
-    Case("group_ensemble", 4),
     Case("group_ensemble", 6, options=given(topology__groups=2, topology__learners_per_group=2)),
     Case("dqn", 1, "CartPole-v1", SOON),
     Case("gorila", 3, options=SOON),
