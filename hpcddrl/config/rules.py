@@ -21,6 +21,7 @@ def rules(config: Config) -> Rules:
     yield from _layout(config)
     yield from _updates(config)
     yield from _acting(config)
+    yield from _passes(config)
     yield from _replay(config)
     yield from _coupling(config)
     yield from _determinism(config)
@@ -103,6 +104,22 @@ def _acting(config: Config) -> Rules:
         isinstance(wanted, int) and not lockstep and 0 < (actors or wanted) < wanted,
         f"algorithm.rollouts_per_batch = {wanted}: more than the {actors} actors of a group can deliver, since each "
         "waits until its rollout has been learned from; set less, or algorithm.rollouts_per_batch=ready",
+    )
+
+
+def _passes(config: Config) -> Rules:
+    algorithm, actors = config.algorithm, config.topology.actors_per_group
+    if not isinstance(algorithm, ActorCritic) or not isinstance(algorithm.surrogate, ClippedSurrogate):
+        return
+    wanted, minibatches = algorithm.rollouts_per_batch, algorithm.surrogate.minibatches
+    lockstep = isinstance(config.acting, CentralActing) and config.acting.minimum == "all"
+    rollouts = 1 if actors == 0 or wanted == "ready" else wanted
+    if lockstep and actors != 0:
+        rollouts = actors or minibatches  # unset: not known yet
+    yield (
+        minibatches > rollouts * config.env.num_envs,
+        f"algorithm.surrogate.minibatches = {minibatches} with env.num_envs = {config.env.num_envs} and {rollouts} "
+        "rollouts in a batch: each minibatch needs an environment; set fewer, or more of these",
     )
 
 

@@ -12,11 +12,12 @@ from launch import ROOT, Finished, hpcddrl, read_json, settings
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.schema import COLUMNS, SCHEMA
 from hpcddrl.logs.timing import Phase
+from hpcddrl.recipes import RECIPES
 from hpcddrl.settings import load
 
 pytestmark = pytest.mark.mpi
 
-CATCH, PONG = "hpcddrl/Catch-v0", "ALE/Pong-v5"
+CATCH, PONG, BREAKOUT = "hpcddrl/Catch-v0", "ALE/Pong-v5", "ALE/Breakout-v5"
 DEFAULT = "group_ensemble"
 
 
@@ -28,41 +29,57 @@ class Case(NamedTuple):
     named: bool = True  # else as `python -m hpcddrl` without a word: the default recipe and environment
 
     @property
-    def budget(self) -> tuple[str, int]:
+    def budget(self) -> tuple[str, float]:
         """What ends it: coupled groups after so much that they have met, the others after some seconds."""
         if self.recipe == DEFAULT and self.ranks > 2:
             return "frames", 20_000 if self.env == CATCH else 6_000
-        return "seconds", 3 + self.ranks // 2  # more ranks start later, and the clock runs then too
+        return "seconds", 2 + self.ranks / 2  # more ranks start later, and the clock runs then too
 
     def __str__(self) -> str:
         return f"{self.recipe}-{self.ranks}-{self.env.split('/')[-1].split('-')[0].lower()}"
 
 
-TWO_LEARNERS = settings(topology__groups=2, topology__learners_per_group=2, update__backend="horovod")
+def given(**values: object) -> tuple[str, ...]:
+    return tuple(settings(**values))
+
+
+SOON = given(experience__learning_starts=500, experience__batch_size=32)  # to learn within seconds
 CASES = [
-    Case("group_ensemble", 2),
-    Case("group_ensemble", 4),
-    Case("group_ensemble", 6, options=tuple(TWO_LEARNERS)),
-    Case("impala", 1),
-    Case("impala", 4),
-    Case("a3c", 2),
-    Case("a3c", 4),
-    Case("paac", 1),
-    Case("paac", 4),
-    Case("paac", 1, "CartPole-v1"),
+    Case("group_ensemble", 6, options=given(topology__groups=2, topology__learners_per_group=2)),
+    Case("dqn", 1, "CartPole-v1", SOON),
+    Case("gorila", 3, options=SOON),
+    Case("ddql", 2, options=SOON),
+    Case("apex", 3, options=SOON),
+    Case("a3c", 4, options=given(topology__servers=2)),
+    Case("ga3c", 2),
+    Case("ga3c_faithful", 2),
+    Case("elf", 3),
+    Case("paac", 4, options=given(acting__reuse_forward="true")),
+    Case("ppo", 2),
     Case("impala", 2, "Pendulum-v1"),
-    Case(DEFAULT, 2, PONG, options=tuple(settings(env__num_envs=2)), named=False),
+    Case("impala", 3, f"{PONG},{BREAKOUT}", given(env__num_envs=2)),
+    Case("kickstart", 2, options=given(coupling__anneal_frames=50_000)),
+    Case(DEFAULT, 2, PONG, given(env__num_envs=2), named=False),
 ]
 
 
 class Run:
-    """One finished run."""
+    """One finished run; ``more`` are settings beside the case's own."""
 
-    def __init__(self, case: Case, folder: Path) -> None:
+    def __init__(self, case: Case, folder: Path, more: tuple[str, ...] = ()) -> None:
         self.case, self.path = case, folder / "run"
         named = ["run", case.recipe, "--env", case.env] if case.named else []
         often = settings(logging__interval_s=1, **({"coupling.exchange_every": 5} if case.recipe == DEFAULT else {}))
-        arguments = [*named, f"--{case.budget[0]}", str(case.budget[1]), "--out", self.path, *often, *case.options]
+        arguments = [
+            *named,
+            f"--{case.budget[0]}",
+            str(case.budget[1]),
+            "--out",
+            self.path,
+            *often,
+            *case.options,
+            *more,
+        ]
         self.job: Finished = hpcddrl(case.ranks, *arguments, cwd=folder)
         assert self.job.rc == 0, self.job.text
         self.summary = read_json(self.path / "summary.json")
@@ -84,16 +101,42 @@ class Run:
     def groups(self) -> list[int]:
         return sorted({int(file.attrs["group"]) for file in self.files} - {-1})
 
+    def learners_of(self, group: int) -> list[int]:
+        """Return the world ranks that learn in a group."""
+        return [int(file.attrs["world_rank"]) for file in self.of_role("learner") if file.attrs["group"] == group]
+
     @property
-    def learners_per_group(self) -> int:
-        return len(self.of_role("learner")) // len(self.groups)
+    def replays(self) -> bool:
+        return self.config.experience.kind == "replay"
+
+    @property
+    def passes(self) -> int:
+        """How often a transition is learned from at most, where none is drawn from a replay."""
+        surrogate = getattr(self.config.algorithm, "surrogate", None)
+        return surrogate.epochs if surrogate is not None and surrogate.kind == "clipped" else 1
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Return the directory of a run that has learned a little."""
+    folder = tmp_path_factory.mktemp("teacher")
+    done = hpcddrl(2, "run", "impala", "--env", CATCH, "--frames", "3000", "--out", folder / "run", cwd=folder)
+    assert done.rc == 0, done.text
+    return folder / "run"
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def run(request, tmp_path_factory):
-    made = Run(request.param, tmp_path_factory.mktemp("smoke"))
+    case, more = request.param, ()
+    if case.recipe == "kickstart":
+        more = given(coupling__run=request.getfixturevalue("teacher"))
+    made = Run(case, tmp_path_factory.mktemp("smoke"), more)
     yield made
     made.close()
+
+
+def test_every_recipe_is_run():
+    assert {case.recipe for case in CASES} == set(RECIPES)
 
 
 def test_it_says_where_it_runs_how_it_goes_and_how_it_ended(run):
@@ -147,7 +190,17 @@ def test_the_rows_cover_the_whole_run(run):
 
 def test_counters_only_rise(run):
     for rank, file in enumerate(run.files):
-        for name in ("frames", "env_steps", "episodes", "trained", "produced", "dropped", "updates", "predictions"):
+        for name in (
+            "frames",
+            "env_steps",
+            "episodes",
+            "trained",
+            "produced",
+            "used",
+            "dropped",
+            "updates",
+            "predictions",
+        ):
             assert (np.diff(file[f"progress/{name}"][:]) >= 0).all(), f"rank {rank} {name}"
     assert run.summary["updates"] > 0
 
@@ -161,20 +214,37 @@ def test_no_data_are_from_the_future_and_on_policy_recipes_are_on_policy(run):
         assert (least[seen] >= 0).all()
         assert (least[seen] <= mean[seen]).all()
         assert (mean[seen] <= most[seen]).all()
-        if run.case.recipe in ("paac", "a3c"):  # a3c: against its own copy
+        if run.case.recipe in ("paac", "ppo", "a3c"):  # a3c: against its own copy
             assert (most[seen] == 0).all()
+
+
+def test_every_applied_gradient_is_in_the_servers_histogram_of_staleness(run):
+    if not run.of_role("server"):
+        pytest.skip("no server")
+    learners = len(run.of_role("learner"))
     for file in run.of_role("server"):
-        assert (file["learning/staleness_mean"][:] >= 0).all()
-        learners = len(run.of_role("learner"))
+        staleness, count = file["staleness/staleness"][:], file["staleness/count"][:]
+        assert (staleness >= 0).all()
+        assert (count > 0).all()
+        assert count.sum() == file["progress/updates"][-1] > 0
+        most = file["learning/staleness_max"][:]
+        assert np.nanmax(most) == staleness.max()
+        assert np.nanmin(file["learning/staleness_mean"][:]) >= 0
         if learners == 1:
-            assert (file["learning/staleness_max"][:] == 0).all()
+            assert (staleness == 0).all()
 
 
-def test_every_transition_is_trained_on_or_counted_as_dropped(run):
+def test_every_transition_is_learned_from_or_counted_as_dropped_or_pending(run):
     counts = run.summary["transitions"]
     assert counts["produced"] > 0
-    assert counts["trained"] > 0
-    assert counts["produced"] == counts["trained"] + counts["dropped"]
+    assert counts["used"] > 0
+    assert counts["produced"] == counts["used"] + counts["dropped"] + counts["pending"]
+    if run.replays:
+        assert counts["trained"] <= run.config.experience.replay_ratio * counts["produced"]
+        assert counts["trained"] >= counts["used"]
+    else:
+        assert counts["pending"] == 0
+        assert counts["used"] <= counts["trained"] <= run.passes * counts["used"]
     for name, count in counts.items():
         assert sum(file[f"progress/{name}"][-1] for file in run.files) == count
     steps = sum(file["progress/env_steps"][-1] for file in run.files)
@@ -184,7 +254,7 @@ def test_every_transition_is_trained_on_or_counted_as_dropped(run):
 
 
 def test_frames_are_env_steps_times_the_frame_skip(run):
-    skip = 4 if run.case.env == PONG else 1
+    skip = 4 if run.case.env.startswith("ALE/") else 1
     for file in run.files:
         assert (file["progress/frames"][:] == skip * file["progress/env_steps"][:]).all()
     assert run.summary["frames"] == skip * run.summary["env_steps"]
@@ -206,18 +276,33 @@ def test_episodes_are_those_of_the_environment(run):
 
 
 def test_losses_are_finite_and_weights_are_saved(run):
+    losses = ("td_error", "weight_mean", "value_mean") if run.replays else ("policy_loss", "value_loss", "entropy")
     for file in run.of_role("learner"):
-        for name in ("loss", "policy_loss", "value_loss", "entropy", "grad_norm"):
+        for name in ("loss", "grad_norm", *losses):
             values = file[f"learning/{name}"][:]
+            assert len(values)
             assert np.isfinite(values).all(), name
-    owners = ["server-0000"] if run.of_role("server") else [f"group-{g:04d}" for g in run.groups]
-    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == owners
-    for owner in owners:
-        state = checkpoint.newest(run.path / "checkpoints" / owner)
-        assert state is not None
+    shards = [f"server-{k:04d}" for k in range(len(run.of_role("server")))]
+    folder = run.path / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == (shards or [f"group-{g:04d}" for g in run.groups])
+    states = checkpoint.newest_of_all(folder)
+    assert list(states) == (shards[:1] or [f"group-{g:04d}" for g in run.groups])
+    for state in states.values():
         assert all(tensor.isfinite().all() for tensor in state.network.values())
-    versions = [checkpoint.newest(run.path / "checkpoints" / owner).version for owner in owners]
+    versions = [state.version for state in states.values()]
     assert run.summary["updates"] == sum(versions), "an update of several learners together is one update"
+
+
+def test_errors_and_weights_of_what_a_replay_gave_are_logged(run):
+    if not run.replays:
+        pytest.skip("no replay")
+    uniform = run.config.experience.priorities.kind == "uniform"
+    for file in run.of_role("learner"):
+        assert (file["learning/td_error"][:] >= 0).all()
+        weight = file["learning/weight_mean"][:]
+        assert ((weight > 0) & (weight <= 1)).all()
+        assert not uniform or (weight == 1).all()
+        assert file["progress/trained"][-1] % run.config.experience.batch_size == 0
 
 
 def test_one_file_opens_the_whole_run(run):
@@ -257,7 +342,8 @@ def test_every_file_says_where_it_comes_from(run):
         assert attributes["recipe"] == run.case.recipe
         assert json.loads(attributes["config"]) == config
         assert (attributes["world_rank"], attributes["world_size"]) == (rank, run.case.ranks)
-        assert attributes["role"] in ("server", "learner", "actor")
+        assert attributes["role"] in ("server", "learner", "replay", "actor")
+        assert attributes["env"] in (run.case.env.split(",") if file in run.steppers else [""])
         assert attributes["group"] == -1 if attributes["role"] == "server" else attributes["group"] >= 0
         assert attributes["started"].endswith("+00:00")
         assert {"git_commit", "git_dirty", "host", "slurm_job_id"} <= set(attributes)
@@ -275,7 +361,7 @@ def test_the_configuration_reads_back_as_it_was_resolved(run):
     assert config.topology.groups is not None, "the layout is the one that ran"
     assert config.topology.actors_per_group is not None
     ranks = config.topology.servers + config.topology.groups * (
-        config.topology.learners_per_group + config.topology.actors_per_group
+        config.topology.learners_per_group + config.topology.replays_per_group + config.topology.actors_per_group
     )
     assert ranks == run.case.ranks
     budget = {"frames": config.budget.frames, "seconds": config.budget.seconds}
@@ -304,14 +390,15 @@ def test_the_summary_has_what_readers_rely_on(run):
 
 
 def test_messages_are_counted(run):
-    wanted = {
-        "actor": {"paac": {"frames"}}.get(run.case.recipe, {"rollout", "pull"}),
-        "learner": {"paac": {"actions"}, "a3c": {"gradient"}}.get(run.case.recipe, {"weights"}),
-        "server": {"weights"},
-    }
     if run.case.ranks == 1:
         assert all("traffic" not in file for file in run.files)
         return
+    central, shards, replays = run.config.acting.kind == "central", run.of_role("server"), run.of_role("replay")
+    learner = {"errors"} if replays else set()
+    learner |= {"gradient"} if shards else set()
+    learner |= ({"actions"} if central else {"weights"}) if run.of_role("actor") else set()
+    actor = {"frames"} if central else {"rollout", "pull"}
+    wanted = {"actor": actor, "learner": learner, "server": {"weights"}, "replay": {"sample"}}
     for role in {file.attrs["role"] for file in run.files}:
         assert wanted[role] <= {tag for file in run.of_role(role) for tag in file["traffic"]}
     for file in run.files:
@@ -340,10 +427,31 @@ def test_groups_look_at_each_other(run):
         assert ((differ >= 0) & (differ <= 1)).all()
 
 
+def test_a_teacher_counts_for_less_and_less(run):
+    if run.case.recipe != "kickstart":
+        pytest.skip("no teacher")
+    (file,) = run.of_role("learner")
+    kl, beta = file["learning/kl"][:], file["learning/beta"][:]
+    taught = np.isfinite(kl)
+    assert taught.any()
+    assert (kl[taught] >= -1e-6).all()
+    assert (np.diff(beta[taught]) < 0).all()
+    assert (file["learning/weight_own"][:][taught] == 0).all(), "the student's policy is no part of what teaches"
+
+
+def test_games_are_dealt_to_those_that_step(run):
+    games = run.case.env.split(",")
+    stepped = [file.attrs["env"] for file in run.steppers]
+    assert stepped == [games[i % len(games)] for i in range(len(stepped))]
+    if len(games) > 1:
+        assert set(stepped) == set(games)
+
+
 def test_horovod_is_named_with_its_version_and_each_groups_ranks(run):
-    if run.learners_per_group == 1:
+    if all(len(run.learners_of(group)) == 1 for group in run.groups):
         assert "Horovod" not in run.job.stdout, "one learner has nothing to average"
         return
     version = json.loads(run.files[0].attrs["versions"])["horovod"]
-    for group, ranks in ((0, "0, 1"), (1, "3, 4")):
+    for group in run.groups:
+        ranks = ", ".join(map(str, run.learners_of(group)))
         assert f"Horovod {version} averages over ranks {ranks} of group {group}" in run.job.stdout

@@ -13,7 +13,7 @@ from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.networks.policy_value import Output
 from hpcddrl.rl.policies import Categorical, Gaussian
-from hpcddrl.types import Batch, Peer, Targets, Weights
+from hpcddrl.types import Batch, Peer, Targets, Weights, side_by_side
 
 R, T, B, FEATURES = 2, 5, 2, 3
 N = R * B
@@ -220,7 +220,9 @@ class Transcription:
 
 
 def flat_gradient(loss, network):
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)]
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -407,3 +409,97 @@ def test_metrics_say_how_old_the_data_are():
     assert metrics["rho_mean"] == pytest.approx(sum(ratios) / len(ratios))
     assert metrics["rho_clipped"] == pytest.approx(sum(r > CONFIG.rho_bar for r in ratios) / len(ratios))
     assert 0 < metrics["rho_clipped"] < 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("coupled", [False, True])
+def test_learning_from_the_forward_passes_that_acted_equals_repeating_them(family, coupled):
+    network, batch = Tiny(family.size), random_batch(family)
+    targets = random_targets(family) if coupled else None
+    expected, metrics = gradient_of(network, family, batch, targets)
+    steps = [network(batch.observation[:, t].flatten(0, 1)) for t in range(T)]  # one at a time, as they acted
+    kept = Output(torch.stack([s.policy for s in steps]), torch.stack([s.value for s in steps]))
+    got, again = gradient_of(network, family, batch._replace(output=kept), targets)
+    torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
+    assert again == pytest.approx(metrics)
+
+
+def test_what_stands_side_by_side_is_what_acting_kept():
+    network, batch = Tiny(Discrete.size), random_batch(Discrete)
+    together = side_by_side(network(batch.observation.flatten(0, 2)).value, R, B)
+    for t in range(T):
+        torch.testing.assert_close(network(batch.observation[:, t].flatten(0, 1)).value, together[t])
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_summed_loss_is_as_many_means_as_there_are_valid_steps(coupled):
+    network, batch = Tiny(Discrete.size), random_batch(Discrete)
+    targets = random_targets(Discrete) if coupled else None
+    mean, of_mean = gradient_of(network, Discrete, batch, targets)
+    total, of_sum = gradient_of(network, Discrete, batch, targets, replace(CONFIG, reduction="sum"))
+    count = float(batch.valid.sum())
+    assert count < T * N
+    torch.testing.assert_close(total, count * mean)
+    assert of_sum["loss"] == pytest.approx(count * of_mean["loss"])
+
+
+def ga3c_loss(network, batch, config, over):
+    """GA3C's code: Σ over what its `_accumulate_rewards` leaves of each environment's experiences.
+
+    An episode that is over starts from a return of 0, any other from the value of what follows; going back, the last
+    experience of an episode that is over is left away with its reward.
+    """
+    terms = []
+    for n in range(N):
+        r, b = n // B, n % B
+        outputs = [network(batch.observation[r, t, b][None]) for t in range(T + 1)]
+        reward_sum = 0.0 if over[n] else outputs[T].value[0].item()
+        for t in reversed(range(T - 1 if over[n] else T)):
+            reward_sum = config.discount * reward_sum + float(batch.reward[t, n])
+            value, probabilities = outputs[t].value[0], outputs[t].policy[0].softmax(-1)
+            log_pi = torch.log(probabilities[batch.action[t, n]].clamp(min=1e-6))
+            entropy = -(probabilities * torch.log(probabilities)).sum()
+            terms.append(
+                -log_pi * (reward_sum - value.item())
+                - config.entropy_coefficient * entropy
+                + config.value_coefficient * 0.5 * (reward_sum - value) ** 2
+            )
+    return torch.stack(terms)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_leaving_terminal_steps_away_is_what_ga3cs_code_does(reduction):
+    over = [True, False, True, False]
+    network, batch = Tiny(Discrete.size), random_batch(Discrete)
+    batch = batch._replace(valid=torch.ones(T, N).double(), discount=torch.ones(T, N).double())
+    batch.discount[T - 1] = torch.tensor([0.0 if ended else 1.0 for ended in over])
+    config = ActorCriticConfig(discount=0.9, correction="eps", learn_from_terminal=False, reduction=reduction)
+    gradient, _ = gradient_of(network, Discrete, batch, config=config)
+    terms = ga3c_loss(network, batch, config, over)
+    assert len(terms) == T * N - 2
+    expected = terms.sum() if reduction == "sum" else terms.mean()
+    torch.testing.assert_close(gradient, flat_gradient(expected, network))
+    batch.reward[T - 1, 0] += 100.0  # nobody hears of it
+    again, _ = gradient_of(network, Discrete, batch, config=config)
+    torch.testing.assert_close(again, gradient)
+    heard, _ = gradient_of(network, Discrete, batch, config=replace(config, learn_from_terminal=True))
+    assert (heard - gradient).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_teacher_alone_adds_its_divergence_exactly(family):
+    network, batch = Tiny(family.size), random_batch(family)
+    targets = random_targets(family, rows=slice(T), count=1)._replace(with_own=False)
+    alone, _ = gradient_of(network, family, batch)
+    taught, metrics = gradient_of(network, family, batch, targets)
+    divergences = []
+    for t in range(T):
+        for n in range(N):
+            if batch.valid[t, n]:
+                own = family.distribution(network(batch.observation[n // B, t, n % B]).policy)
+                teacher = family.distribution(targets.peers[0].policy[t, n])
+                divergences.append(kl_divergence(teacher, own))
+    mean = torch.stack(divergences).mean()
+    assert metrics["kl"] == pytest.approx(mean.item())
+    assert metrics["weight_own"] == 0.0
+    torch.testing.assert_close(taught, alone + targets.beta * flat_gradient(mean, network))

@@ -216,6 +216,11 @@ Q = ["algorithm=q_learning", "experience=replay"]
             ["acting=central", "acting.minimum=1", "topology.actors_per_group=3", "algorithm.rollouts_per_batch=4"],
             ["algorithm.rollouts_per_batch = 4", "3 actors"],
         ),
+        (["algorithm.surrogate=clipped", "env.num_envs=3"], ["surrogate.minibatches = 4", "env.num_envs = 3"]),
+        (
+            ["algorithm.surrogate=clipped", "env.num_envs=1", "acting=central", "topology.actors_per_group=3"],
+            ["surrogate.minibatches = 4", "3 rollouts"],
+        ),
         (["algorithm.rollouts_per_batch=ready"], ["rollouts_per_batch = 'ready'", "acting=central"]),
         (["update=allreduce", "topology.learners_per_group=2", "acting=central"], ["acting.kind = 'central'"]),
         (["optimization.decay=linear", "budget.frames=none"], ["optimization.decay", "--frames"]),
@@ -227,6 +232,21 @@ def test_contradictions_are_rejected_in_one_line_that_names_the_fields(settings,
     line = complaint(settings)
     for field in fields:
         assert field in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["env.num_envs=4"],
+        ["env.num_envs=1", "algorithm.surrogate.minibatches=1"],
+        ["env.num_envs=2", "algorithm.rollouts_per_batch=2"],
+        ["env.num_envs=1", "acting=central"],  # with as many actors as the ranks make
+        ["env.num_envs=1", "acting=central", "topology.actors_per_group=4"],
+    ],
+)
+def test_minibatches_may_be_as_many_as_a_batch_has_environments(settings):
+    made = override(config(), ["algorithm.surrogate=clipped", *settings])
+    assert made.algorithm.surrogate.kind == "clipped"
 
 
 def test_contradictions_are_rejected_in_code_and_in_files_too():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hpcddrl.config import Env
-from hpcddrl.envs.make import Environments, is_atari, make, probe, register
+from hpcddrl.envs.make import Environments, games, is_atari, make, probe, register
 from hpcddrl.envs.rewards import raw
 from hpcddrl.types import Continuous, Discrete, EnvSpec
 
@@ -387,3 +387,41 @@ def test_a_module_and_class_takes_the_options_as_arguments():
     assert envs.spec.frame_shape == (7,)
     envs.reset()
     assert [int(envs.step(np.zeros(2, int)).episode_length[0]) for _ in range(3)] == [0, 2, 0]
+
+
+def test_one_id_is_taken_as_it_is():
+    env = Env(id=PONG, options={"repeat_action_probability": 0.5})
+    assert env.ids == (PONG,)
+    assert games(env) == (env,)
+
+
+def test_several_ids_are_so_many_environments():
+    env = Env(id=f"{CATCH}, {CARTPOLE} ,module:Class", num_envs=3)
+    assert env.ids == (CATCH, CARTPOLE, "module:Class")
+    made = games(env)
+    assert [game.id for game in made] == [CATCH, CARTPOLE, "module:Class"]
+    assert all(game.num_envs == 3 and game.options == {} for game in made)
+
+
+@atari
+def test_several_atari_games_all_take_the_full_set_of_actions():
+    env = Env(id=f"{PONG},{BREAKOUT}")
+    assert [game.options for game in games(env)] == [{"full_action_space": True}] * 2
+    assert env.options == {}
+    assert probe(env).action == Discrete(18)
+    assert probe(Env(id=PONG)).action == Discrete(6)
+
+
+@pytest.mark.parametrize(
+    ("ids", "options"),
+    [
+        (f"{CATCH},{CARTPOLE}", {}),
+        pytest.param(f"{PONG},{BREAKOUT}", {"full_action_space": False}, marks=atari),  # 6 against 4
+    ],
+)
+def test_environments_that_differ_are_one_line_that_names_them(ids, options):
+    with pytest.raises(ValueError, match="does not show and take the same as") as error:
+        probe(Env(id=ids, options=options))
+    first, second = ids.split(",")
+    assert str(error.value).startswith(f"env.id = {ids!r}: {second} does not show and take the same as {first} ")
+    assert "\n" not in str(error.value)

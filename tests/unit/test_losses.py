@@ -7,6 +7,7 @@ import torch
 
 from hpcddrl.rl.losses import (
     EPS_FLOOR,
+    clipped_surrogate_loss,
     log_with_floor,
     masked_mean,
     normalised,
@@ -66,3 +67,53 @@ def test_normalised_advantages_have_mean_0_and_deviation_1_over_the_valid_steps(
 
 def test_normalised_advantages_of_equal_steps_are_finite():
     assert torch.isfinite(normalised(torch.full((3, 1), 4.0), torch.ones(3, 1))).all()
+
+
+def surrogate(seed=0, apart=1.0):
+    """Return log π (to be differentiated), log μ, advantages and validity of random steps."""
+    g = torch.Generator().manual_seed(seed)
+    log_mu = -2 * torch.rand(6, 4, generator=g).double()
+    log_pi = (log_mu + apart * torch.randn(6, 4, generator=g).double()).requires_grad_()
+    valid = (torch.rand(6, 4, generator=g) > 0.2).double()
+    return log_pi, log_mu, torch.randn(6, 4, generator=g).double(), valid
+
+
+@pytest.mark.parametrize("clip", [0.1, 0.2, 0.5])
+def test_clipped_surrogate_is_the_papers_and_flat_where_it_is_clipped(clip):
+    log_pi, log_mu, advantage, valid = surrogate()
+    loss = clipped_surrogate_loss(log_pi=log_pi, log_mu=log_mu, advantage=advantage, clip=clip, valid=valid)
+    loss.backward()
+    terms, clipped = [], 0
+    for t in range(6):
+        for b in range(4):
+            slope = float(log_pi.grad[t, b])
+            if not valid[t, b]:
+                assert slope == 0.0
+                continue
+            r, a = math.exp(log_pi[t, b].item() - float(log_mu[t, b])), float(advantage[t, b])
+            terms.append(min(r * a, max(1 - clip, min(1 + clip, r)) * a))
+            flat = (a > 0 and r > 1 + clip) or (a < 0 and r < 1 - clip)  # it has gone far enough already
+            clipped += flat
+            assert slope == pytest.approx(0.0 if flat else -r * a / float(valid.sum()))
+    assert loss.item() == pytest.approx(-sum(terms) / len(terms))
+    assert 0 < clipped < len(terms)
+
+
+def test_at_the_policy_that_acted_the_surrogates_gradient_is_the_policy_gradients():
+    log_pi, _, advantage, valid = surrogate()
+    ratio = torch.ones_like(advantage)
+    plain = policy_gradient_loss(log_pi=log_pi, advantage=advantage, ratio=ratio, valid=valid)
+    clipped = clipped_surrogate_loss(log_pi=log_pi, log_mu=log_pi.detach(), advantage=advantage, clip=0.2, valid=valid)
+    (expected,), (got,) = torch.autograd.grad(plain, [log_pi]), torch.autograd.grad(clipped, [log_pi])
+    torch.testing.assert_close(got, expected)
+
+
+def test_the_surrogate_takes_advantages_as_constants_and_resets_for_nothing():
+    log_pi, log_mu, advantage, valid = surrogate()
+    log_mu = torch.where(valid > 0, log_mu, -1e4)  # e^10000 is no number, and no gradient
+    loss = clipped_surrogate_loss(
+        log_pi=log_pi, log_mu=log_mu, advantage=advantage.requires_grad_(), clip=0.2, valid=valid
+    )
+    loss.backward()
+    assert advantage.grad is None
+    assert torch.isfinite(log_pi.grad).all()

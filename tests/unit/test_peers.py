@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpcddrl.config import Ensemble
+from hpcddrl.config import Ensemble, Teacher
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.policy_value import PolicyValueNetwork
-from hpcddrl.roles.peers import EnsemblePeers, NoPeers
+from hpcddrl.roles.peers import EnsemblePeers, NoPeers, TeacherPeer
 from hpcddrl.types import Batch, Discrete, EnvSpec, Weights
 
 SPEC = EnvSpec((5,), np.dtype(np.float32), 1, Discrete(3), 1)
@@ -148,3 +148,27 @@ def test_a_peer_that_is_not_finite_is_left_as_it_was():
     mail.arrived = [(0, 2, broken)]
     made.exchange(Weights(2, values(1)))
     assert torch.equal(made.targets(batch(4), LEARNED).peers[0].policy, before)
+
+
+def test_a_teacher_counts_linearly_less_until_it_is_not_asked_any_more():
+    teacher, data = TeacherPeer(Teacher(beta=2.0, anneal_frames=1000), network(5)), batch(4)
+    for frames, beta in ((0, 2.0), (250, 1.5), (500, 1.0), (999, 0.002)):
+        assert teacher.targets(data, Weights(1, values(1), frames)).beta == pytest.approx(beta)
+    assert teacher.targets(data, Weights(1, values(1), 1000)) is None
+    assert teacher.targets(data, Weights(1, values(1), 5000)) is None
+    assert TeacherPeer(Teacher(beta=0.0), network(5)).targets(data, LEARNED) is None
+
+
+def test_a_teacher_speaks_alone_of_every_time_step():
+    teacher, data = TeacherPeer(Teacher(), network(5)), batch(4)
+    targets = teacher.targets(data, LEARNED)
+    assert range(4)[targets.rows] == range(4)
+    assert not targets.with_own
+    (opinion,) = targets.peers
+    for r in range(R):
+        for b in range(B):
+            with torch.no_grad():
+                expected = network(5)(data.observation[r, :4, b])
+            torch.testing.assert_close(opinion.policy[:, r * B + b], expected.policy)
+    assert not opinion.policy.requires_grad
+    assert not opinion.value.requires_grad
