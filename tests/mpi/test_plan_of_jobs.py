@@ -25,6 +25,7 @@ REPLAYS = settings(
 CASES = {
     "impala": ("impala", 3, 30_000, []),
     "a3c": ("a3c", 3, 20_000, []),
+    "two shards": ("a3c", 4, 15_000, settings(topology__servers=2)),
     "paac": ("paac", 3, 30_000, []),
     "two groups": ("group_ensemble", 4, 30_000, settings(coupling__exchange_every=5)),
     "two learners": ("impala", 4, 20_000, settings(topology__learners_per_group=2, update__backend="mpi")),
