@@ -48,10 +48,15 @@ def teacher(tmp_path_factory):
     return of
 
 
+# A reward comes once in 13 steps: with the recipes' own 0.01, some seeds settle for two thirds of the columns.
+EXPLORES_MORE = settings(algorithm__entropy_coefficient=0.03)
+
+
 @SEEDS
 @pytest.mark.parametrize("recipe", ACTOR_CRITIC)
 def test_catch_is_solved_by_policies(recipe, seed, teacher, tmp_path):
-    out, _ = learn(tmp_path, 4, recipe, "hpcddrl/Catch-v0", 0.9, seed, *teacher(recipe, "hpcddrl/Catch-v0", 0.5))
+    options = [*EXPLORES_MORE, *teacher(recipe, "hpcddrl/Catch-v0", 0.5)]
+    out, _ = learn(tmp_path, 4, recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
     assert len(list((out / "checkpoints").iterdir())) == (2 if recipe == "group_ensemble" else 1)
 
 
@@ -95,9 +100,10 @@ def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(env, while_e
 @SEEDS
 def test_a_reward_that_comes_with_the_last_step_is_lost_on_the_faithful_twin(seed, tmp_path):
     """Catch rewards nothing else. `ga3c` solves it; its twin, given twice the frames that took, stays random."""
-    _, right = learn(tmp_path, 4, "ga3c", "hpcddrl/Catch-v0", 0.9, seed)
+    _, right = learn(tmp_path, 4, "ga3c", "hpcddrl/Catch-v0", 0.9, seed, *EXPLORES_MORE)
     frames = str(2 * right["frames"])
     arguments = ["--env", "hpcddrl/Catch-v0", "--seed", str(seed), "--frames", frames, "--out", tmp_path / "twin"]
+    arguments += EXPLORES_MORE
     done = hpcddrl(4, "run", "ga3c_faithful", *arguments, cwd=tmp_path, limit_s=2 * LIMIT_S)
     assert done.rc == 0, done.text
     assert read_json(tmp_path / "twin" / "summary.json")["return_mean"] < -0.5
