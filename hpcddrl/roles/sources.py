@@ -12,7 +12,7 @@ from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traf
 from hpcddrl.comm.messages import SampleMessage, errors_layout, sample_layout
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
-from hpcddrl.replay.replay import Replay
+from hpcddrl.replay.replay import Replay, Sample
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
 from hpcddrl.roles.rollouts import Batcher
@@ -164,16 +164,7 @@ class Replayed:
             sample = self._replay.sample(self._config.batch_size, self._beta)
         self._pace.drawn(self._config.batch_size)
         self._keys = sample.keys
-        return Transitions(
-            observation=torch.from_numpy(sample.observation),
-            next_observation=torch.from_numpy(sample.next_observation),
-            action=torch.from_numpy(sample.action),
-            reward=torch.from_numpy(sample.reward),
-            discount=torch.from_numpy(sample.discount),
-            weight=torch.from_numpy(sample.weight),
-            versions=sample.version,
-            steps=steps,
-        )
+        return _transitions(sample, steps)
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
@@ -204,6 +195,15 @@ class Replayed:
     def _count(self) -> None:
         counters, replay = self._control.counters, self._replay
         counters.used, counters.dropped, counters.pending = replay.used, replay.dropped, replay.pending
+
+
+def _transitions(drawn: Sample | SampleMessage, steps: int) -> Transitions:
+    """Return what was drawn as tensors, which share its memory."""
+    observation, after, action = (
+        torch.from_numpy(x) for x in (drawn.observation, drawn.next_observation, drawn.action)
+    )
+    reward, discount, weight = (torch.from_numpy(x) for x in (drawn.reward, drawn.discount, drawn.weight))
+    return Transitions(observation, after, action, reward, discount, weight, drawn.version.copy(), steps)
 
 
 class Pace:
@@ -267,16 +267,7 @@ class RemoteReplay:
             self._waiting.reset()
         self._slot = self._arrived.pop(0)
         record = self._slot.record
-        return Transitions(
-            observation=torch.from_numpy(record.observation),
-            next_observation=torch.from_numpy(record.next_observation),
-            action=torch.from_numpy(record.action),
-            reward=torch.from_numpy(record.reward),
-            discount=torch.from_numpy(record.discount),
-            weight=torch.from_numpy(record.weight),
-            versions=record.version.copy(),
-            steps=int(record.steps[0]),
-        )
+        return _transitions(record, int(record.steps[0]))
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""

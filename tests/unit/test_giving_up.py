@@ -51,3 +51,5 @@ def test_data_that_arrives_renews_the_grace(waiting):
         wait.pause()
         spend(GRACE_S - 1)
         wait.reset()
+    wait.pause()  # after ten times the grace it has not given up
+    assert control.stop

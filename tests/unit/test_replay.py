@@ -160,6 +160,8 @@ def test_a_small_replay_is_right_too(capacity):
     """Rollouts longer than what a stream has room for push out steps that were never drawable."""
     replay = replay_of(VECTOR, Proportional, capacity, n=2)
     play(Book(replay, VECTOR, capacity, 2, seed=0, ends=0.2), 150, seed=1, longest=-(-capacity // STREAMS) + 2)
+    assert replay.dropped > 0
+    assert replay.inserted == replay.used + replay.dropped + replay.pending
 
 
 @specs
