@@ -148,6 +148,34 @@ def hpcddrl(ranks: int, *arguments: str | Path, cwd: Path, limit_s: float = LIMI
     return python(ranks, "-m", "hpcddrl", *arguments, cwd=cwd, limit_s=limit_s, **environment)
 
 
+def deterministic_runs(
+    folder: Callable[[str], Path], frames: int, limit_s: float = LIMIT_S, **modules: str
+) -> Callable[..., Path]:
+    """Return what runs a recipe deterministically on some ranks, and gives its directory; the same run only once.
+
+    Args:
+        folder: makes a new folder whose name begins so.
+        frames: to run for, if not said.
+        limit_s: of each job.
+        modules: source of Python modules that environments may come from, by name.
+    """
+    done: dict[str, Path] = {}
+
+    def once(ranks: int, recipe: str, *options: str, env: str = "CartPole-v1", frames: int = frames) -> Path:
+        key = repr((ranks, recipe, options, env, frames))
+        if key not in done:
+            here = folder(f"{recipe}-{ranks}")
+            for name, source in modules.items():
+                (here / f"{name}.py").write_text(source)
+            arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", here / "run", *options]
+            job = hpcddrl(ranks, "run", recipe, *arguments, cwd=here, limit_s=limit_s)
+            assert job.rc == 0, job.text
+            done[key] = here / "run"
+        return done[key]
+
+    return once
+
+
 def settings(**values: object) -> list[str]:
     """Return ``--set`` options; a dot in a field's name is written as two underscores."""
     return [part for name, value in values.items() for part in ("--set", f"{name.replace('__', '.')}={value}")]

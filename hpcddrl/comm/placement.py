@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -109,6 +110,11 @@ def place(topology: Topology) -> tuple[Place, ...]:
 def ranks_of(places: tuple[Place, ...], role: Role, group: int | None = None) -> list[int]:
     """Return the world ranks with a role, in a group (or in all)."""
     return [r for r, p in enumerate(places) if p.role is role and (group is None or p.group == group)]
+
+
+def dealt(ranks: Sequence[int], number: int, takers: int) -> list[int]:
+    """Return those of some ranks that fall to the ``number``-th of so many takers, when they are dealt in turn."""
+    return list(ranks[number::takers])
 
 
 def leaders(places: tuple[Place, ...]) -> list[int]:

@@ -14,7 +14,10 @@ import click
 @click.option("--sampled", is_flag=True, help="Draw actions from the policy instead of taking the likeliest.")
 @click.option("--seed", default=2_000_000_000, type=int, help="First seed of the environments; far from training's.")
 def evaluate(run: Path, episodes: int, sampled: bool, seed: int) -> None:
-    """Play the newest checkpoint of every group of RUN, without learning; print mean returns with 95 % intervals."""
+    """Play the newest checkpoint of every group of RUN, without learning; print mean returns with 95 % intervals.
+
+    Of a run on several environments the first is played.
+    """
     from hpcddrl.logs.run_dir import RunDirectory
     from hpcddrl.runtime.evaluation import evaluate_run
 

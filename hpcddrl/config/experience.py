@@ -57,7 +57,7 @@ class Replay:
     learning_starts: Positive = 5_000
     """Transitions to gather before the first update."""
     replay_ratio: PositiveFloat = 4.0
-    """Most transitions learned from for each one gathered since then."""
+    """Most transitions learned from for each env step since then (steps that only reset count too)."""
     priorities: Annotated[Uniform | Proportional | RankBased, Field(discriminator="kind")] = Field(
         default_factory=Uniform
     )

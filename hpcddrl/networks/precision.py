@@ -27,7 +27,7 @@ def choose_precision(
     names = ("fp32", "bf16") if wanted == "auto" else (wanted,)
     candidates = [Precision(name, last) for name in names for last in (False, True)]  # type: ignore[arg-type]
     observation = torch.randint(0, 255, (batch, *spec.observation_shape), dtype=torch.uint8)
-    rates = {c: _rate(_pass(network, c, observation, trains), batch, seconds) for c in candidates}
+    rates = {c: rate_of(_pass(network, c, observation, trains), batch, seconds) for c in candidates}
     best = max(rates, key=lambda c: rates[c])
     if rates[best] < GAIN * rates[candidates[0]]:
         best = candidates[0]
@@ -45,7 +45,8 @@ def _pass(network: AnyNetwork, precision: Precision, observation: torch.Tensor, 
     return once
 
 
-def _rate(once: Callable[[], None], samples: int, seconds: float) -> float:
+def rate_of(once: Callable[[], object], samples: int, seconds: float) -> float:
+    """Return the samples per second of a function that handles so many in a call, timed for about ``seconds``."""
     once()  # the first call makes its buffers
     start, calls = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < seconds or calls < 2:

@@ -28,9 +28,9 @@ def apex() -> Config:
     implementation; N is the number of environments here, of actors there).
 
     Different, for few cores: batches of 128 (512), replay of 200,000 transitions (2 million) after the first 5,000
-    (50,000), target weights copied every 500 updates (2,500), Adam 2.5e-4 (RMSProp 6.25e-5), gradient norm 10 (40). A
-    transition is learned from at most 4 times (no bound in the paper, whose actors made 1.3 for each one learned).
-    Actors send 20 steps of 16 environments at a time and may take new weights with each.
+    (50,000), target weights copied every 500 updates (2,500), Adam 2.5e-4 (RMSProp 6.25e-5), gradient norm 10 (40).
+    For each env step at most 4 transitions are learned from (no bound in the paper; from memory, its actors made 1.3
+    for each one learned). Actors send 20 steps of 16 environments at a time and may take new weights with each.
     """
     return Config(
         recipe="apex",

@@ -13,8 +13,8 @@ def impala() -> Config:
         actor --rollout [T, B] + log μ--> learner --weights, when asked for--> actor
 
     Constants that differ from the paper's Atari setting (Table G.1: T = 20, batch 32 rollouts, RMSProp 6e-4 with
-    epsilon 0.01, clip 40, entropy 0.01, summed loss), because small batches and many updates learn faster on few
-    cores: mean loss, RMSProp 1e-3 with epsilon 1e-5, one rollout of 16 environments a batch.
+    epsilon 0.01, summed loss; clip 40 and entropy 0.01 are the same), because small batches and many updates learn
+    faster on few cores: mean loss, RMSProp 1e-3 with epsilon 1e-5, one rollout of 16 environments a batch.
     The network is the paper's shallow torso ("nips") without the LSTM; a lost life does not end an episode.
     """
     return Config(

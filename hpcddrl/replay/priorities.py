@@ -191,11 +191,6 @@ def importance_weights(probability: Array, beta: float) -> Array:
     return np.asarray((probability / probability.min()) ** -beta, np.float32)
 
 
-def beta_at(share: float, beta_0: float) -> float:
-    """Return β annealed linearly from ``beta_0`` to 1, after this share of the run."""
-    return beta_0 + (1.0 - beta_0) * min(max(share, 0.0), 1.0)
-
-
 def _stratified(tree: SumTree, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Draw one item from each of ``n`` equal shares of the total: the same expectation, less variance."""
     total = tree.total

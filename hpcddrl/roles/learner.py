@@ -64,17 +64,17 @@ class Learner:
                 targets = self._peers.targets(batch, weights)
                 learned = self._algorithm.gradients(batch, targets, weights)
             lags = np.maximum(0, weights.version - batch.versions)
-            frames = batch.steps * self._frame_skip  # resets too: the same in every group
+            samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
             stop = control.stop or self._enough(weights.frames + frames * self._learners)
             try:
-                weights = self._update(weights, self._gradient, frames, batch.samples, learned.metrics["loss"], stop)
+                weights = self._update(weights, self._gradient, frames, samples, learned.metrics["loss"], stop)
             except RunError:
                 self._saver.save(weights, self._update.optimizer_state() or {})
                 raise
             self._source.feedback(learned.errors, learned=not self._update.refused)
             self._publisher.put(weights)
             self._peers.exchange(weights)
-            counters.trained += batch.samples
+            counters.trained += samples
             counters.updates = weights.version
             control.learned(learned.metrics | self._update.metrics, lags)
             self._saver.save_when_due(weights, self._update.optimizer_state)

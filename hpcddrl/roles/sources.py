@@ -153,7 +153,7 @@ class Replayed:
         self._feed, self._replay, self._beta, self._config, self._num_envs = feed, replay, beta, config, num_envs
         self._control = control
         self._pace = Pace(config)
-        self._keys = np.zeros(0, np.int64)
+        self._sample: Sample | None = None  # made with the first, then written anew
 
     def get(self, version: int) -> Transitions:
         """See `Source`."""
@@ -161,18 +161,18 @@ class Replayed:
         while not self._pace.may_draw(self._replay):
             steps += self._gather(version, wait=True)
         with self._control.timing(Phase.BATCH):
-            sample = self._replay.sample(self._config.batch_size, self._beta)
+            self._sample = self._replay.sample(self._config.batch_size, self._beta, self._sample)
         self._pace.drawn(self._config.batch_size)
-        self._keys = sample.keys
-        return _transitions(sample, steps)
+        return _transitions(self._sample, steps)
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
         assert errors is not None, "what learns from a replay tells its errors"
+        assert self._sample is not None
         with self._control.timing(Phase.BATCH):
-            self._replay.update(self._keys, errors)
+            self._replay.update(self._sample.keys, errors)
             if learned:
-                self._replay.mark(self._keys)
+                self._replay.mark(self._sample.keys)
         self._count()
 
     def end(self) -> Ending:

@@ -10,7 +10,7 @@ from mpi4py import MPI
 from hpcddrl.comm.allreduce import Total, averaging
 from hpcddrl.comm.exchange import Exchange
 from hpcddrl.comm.messages import rollout_layout
-from hpcddrl.comm.placement import Role, leaders, ranks_of, slices
+from hpcddrl.comm.placement import Role, dealt, leaders, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import (
     AdaptiveCompensation,
@@ -132,7 +132,7 @@ def _compensation(
 def _replay(rank: Rank) -> Callable[[], None]:
     config, number = rank.config, rank.place.number
     assert isinstance(config.experience, Replay)
-    actors = [a for i, a in enumerate(rank.actors) if i % len(rank.replays) == number]
+    actors = dealt(rank.actors, number, len(rank.replays))
     return ReplayRank(
         rank.comms.world,
         actors,
@@ -188,7 +188,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))
     weights = _start(rank, flat.values, step)
     update = _update(rank, step, parameters)
-    answers = [a for i, a in enumerate(actors) if i % len(learners) == number]
+    answers = dealt(actors, number, len(learners))
     publisher = Publisher(
         world,
         [] if isinstance(config.acting, CentralActing) else answers,
@@ -278,8 +278,7 @@ def _feed(rank: Rank, act: LocalPolicy, publisher: Publisher) -> Feed:
             )
         case _:
             if isinstance(config.experience, Replay):
-                learners, number = rank.learners, rank.place.number
-                actors = [a for i, a in enumerate(actors) if i % len(learners) == number]
+                actors = dealt(actors, rank.place.number, len(rank.learners))
             return Queue(world, actors, layout, rollouts, config.deterministic, publisher.serve, control)
 
 

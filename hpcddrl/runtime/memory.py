@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from hpcddrl.comm.placement import Place, Role, ranks_of
+from hpcddrl.comm.placement import Place, Role, dealt, ranks_of
 from hpcddrl.config import Config, Proportional, QLearning, RankBased, Replay, Uniform
 from hpcddrl.replay import priorities
 from hpcddrl.replay.replay import replay_bytes
@@ -26,7 +26,7 @@ def replay_bytes_of(config: Config, spec: EnvSpec, places: tuple[Place, ...], ra
     if me.role is not holders:
         return 0
     actors, shares = ranks_of(places, Role.ACTOR, me.group), ranks_of(places, holders, me.group)
-    feeders = len(actors[me.number :: len(shares)]) if actors else 1
+    feeders = len(dealt(actors, me.number, len(shares))) if actors else 1
     kinds = {Uniform: priorities.Uniform, Proportional: priorities.Proportional, RankBased: priorities.RankBased}
     kind = kinds[type(config.experience.priorities)]
     streams, n_step = feeders * config.env.num_envs, config.algorithm.n_step

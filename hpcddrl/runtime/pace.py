@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.make import AnyNetwork, make_network
-from hpcddrl.networks.precision import choose_precision
+from hpcddrl.networks.precision import choose_precision, rate_of
 from hpcddrl.rl.exploration import EpsilonGreedy
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
@@ -93,16 +92,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _rate(once: Callable[[], object], items: int) -> float:
-    """Return the items per second of a function that handles so many in a call."""
-    once()
-    start, calls = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < SECONDS or calls < 2:
-        once()
-        calls += 1
-    return items * calls / elapsed
-
-
 def _acting(job: Job) -> tuple[float, float]:
     """Return env steps/s of a rank that steps, and observations/s of a learner that answers its actors."""
     config, spec, num_envs = job.config, job.spec, job.config.env.num_envs
@@ -118,12 +107,12 @@ def _acting(job: Job) -> tuple[float, float]:
     act = _same(policy(_observations(spec, num_envs))) if central else policy
     collector = Collector(envs, act, Timing(), counters_for(spec.frame_skip, 1))
     _, rollout = rollout_layout(spec, config.algorithm.unroll_length, num_envs).allocate()
-    steps = _rate(lambda: collector.collect(rollout, 0), rollout.reward.size)
+    steps = rate_of(lambda: collector.collect(rollout, 0), rollout.reward.size, SECONDS)
     envs.close()
     if not central:
         return steps, float("inf")
     observations = _observations(spec, answered)
-    return steps, _rate(lambda: policy(observations), answered)
+    return steps, rate_of(lambda: policy(observations), answered, SECONDS)
 
 
 def _answered_together(job: Job) -> int:
@@ -149,11 +138,11 @@ def _learning(job: Job) -> float:
     batch, samples = _transitions(job) if isinstance(config.experience, Replay) else _batch(job)
     _choose_precision(network, job, samples, trains=True)
     algorithm, weights = algorithm_for(config, network, spec, flat.gradient), Weights(0, flat.values)
-    seconds = samples / _rate(lambda: algorithm.gradients(batch, None, weights), samples)
+    seconds = samples / rate_of(lambda: algorithm.gradients(batch, None, weights), samples, SECONDS)
     others, share = _others(config, job)
     if others and isinstance(batch, Batch):
         rows = batch.observation[:, : max(1, round(config.algorithm.unroll_length * share))].flatten(0, 2)
-        seconds += others * len(rows) / _rate(lambda: _forward(network, rows), len(rows))
+        seconds += others * len(rows) / rate_of(lambda: _forward(network, rows), len(rows), SECONDS)
     return samples / seconds
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import hpcddrl, python, read_json, settings
+from launch import deterministic_runs, hpcddrl, python, read_json, settings
 
 from hpcddrl.logs import checkpoint
 
@@ -48,21 +48,7 @@ class Uneven(gym.Wrapper):
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):
-    """Run deterministically; return the directory. What ran once is not run again."""
-    done: dict[str, Path] = {}
-
-    def once(ranks, recipe, *options, env=CARTPOLE, frames=6000):
-        key = repr((ranks, recipe, options, env, frames))
-        if key not in done:
-            folder = tmp_path_factory.mktemp(f"{recipe}-{ranks}")
-            (folder / "paces.py").write_text(SLOW)
-            arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", folder / "run", *options]
-            job = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder)
-            assert job.rc == 0, job.text
-            done[key] = folder / "run"
-        return done[key]
-
-    return once
+    return deterministic_runs(tmp_path_factory.mktemp, 6000, paces=SLOW)
 
 
 def final(out):

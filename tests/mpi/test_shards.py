@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from launch import hpcddrl, read_json, settings
+from launch import deterministic_runs, hpcddrl, read_json, settings
 
 from hpcddrl.commands.cli import cli
 from hpcddrl.logs.checkpoint import newest_of_all
@@ -43,21 +43,7 @@ class NoChoice(gym.Env):
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):
-    """Run deterministically; return the directory. What ran once is not run again."""
-    done = {}
-
-    def once(ranks, recipe, *options, env=CARTPOLE, frames=3000):
-        key = repr((ranks, recipe, options, env, frames))
-        if key not in done:
-            folder = tmp_path_factory.mktemp(f"{recipe}-{ranks}")
-            (folder / "nochoice.py").write_text(NO_CHOICE)
-            arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", folder / "run", *options]
-            job = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder, limit_s=LIMIT_S)
-            assert job.rc == 0, job.text
-            done[key] = folder / "run"
-        return done[key]
-
-    return once
+    return deterministic_runs(tmp_path_factory.mktemp, 3000, limit_s=LIMIT_S, nochoice=NO_CHOICE)
 
 
 def final(out):

@@ -286,7 +286,7 @@ def test_choose_precision_times_nothing_on_vectors(wanted, name):
 def test_choose_precision_prefers_plain_fp32_when_the_others_gain_too_little(monkeypatch):
     rates = dict(zip(PRECISIONS, [100.0, 105.0, 109.0, 101.0], strict=True))
     monkeypatch.setattr("hpcddrl.networks.precision._pass", lambda net, precision, x, trains: precision)
-    monkeypatch.setattr("hpcddrl.networks.precision._rate", lambda precision, samples, seconds: rates[precision])
+    monkeypatch.setattr("hpcddrl.networks.precision.rate_of", lambda precision, samples, seconds: rates[precision])
     net = network(SMALL)
     assert choose_precision(net, SMALL, "auto", 4, trains=False)[0] == PRECISIONS[0]
     for better, worse in pairwise(reversed(PRECISIONS)):

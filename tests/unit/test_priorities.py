@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpcddrl.replay.priorities import Proportional, RankBased, Uniform, beta_at, importance_weights
+from hpcddrl.replay.priorities import Proportional, RankBased, Uniform, importance_weights
 
 SIZE = 200
 KINDS = [Uniform, Proportional, RankBased]
@@ -180,10 +180,6 @@ def test_full_correction_makes_the_mean_over_draws_that_over_all():
     probability = exact(Proportional, errors, 0.8)
     weights = importance_weights(probability, 1.0).astype(float)
     assert (probability * weights * x).sum() / (probability * weights).sum() == pytest.approx(x.mean(), rel=1e-5)
-
-
-def test_beta_is_annealed_linearly_to_1():
-    assert [beta_at(share, 0.4) for share in (-1, 0, 0.5, 1, 2)] == pytest.approx([0.4, 0.4, 0.7, 1.0, 1.0])
 
 
 @pytest.mark.parametrize(
