@@ -48,14 +48,15 @@ def teacher(tmp_path_factory):
     return of
 
 
-# A reward comes once in 13 steps: with the recipes' own 0.01, some seeds settle for two thirds of the columns.
-EXPLORES_MORE = settings(algorithm__entropy_coefficient=0.03)
+# The only reward comes with the 13th and last step: with the recipes' own entropy bonus and shorter rollouts, some
+# seeds settle for two thirds of the columns.
+FOR_CATCH = settings(algorithm__entropy_coefficient=0.03, algorithm__unroll_length=13)
 
 
 @SEEDS
 @pytest.mark.parametrize("recipe", ACTOR_CRITIC)
 def test_catch_is_solved_by_policies(recipe, seed, teacher, tmp_path):
-    options = [*EXPLORES_MORE, *teacher(recipe, "hpcddrl/Catch-v0", 0.5)]
+    options = [*FOR_CATCH, *teacher(recipe, "hpcddrl/Catch-v0", 0.5)]
     if recipe == "ppo":  # four learners' batches are four times as large, so its updates are that much fewer
         options += settings(optimization__scale_with_learners="true")
     out, _ = learn(tmp_path, 4, recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
@@ -73,8 +74,10 @@ def test_cartpole_is_solved_by_policies(recipe, seed, teacher, tmp_path):
 @SEEDS
 @pytest.mark.parametrize("recipe", ONE_STEP)
 def test_catch_is_solved_by_values(recipe, seed, tmp_path):
-    explores_less = settings(algorithm__exploration__frames=30_000, algorithm__exploration__end=0.01)
-    learn(tmp_path, RANKS.get(recipe, 4), recipe, "hpcddrl/Catch-v0", 0.9, seed, *explores_less)
+    options = settings(algorithm__exploration__frames=30_000, algorithm__exploration__end=0.01)
+    if recipe == "gorila":  # AdaGrad's steps only ever shrink: at 5e-3 Catch takes longer than the limit
+        options += settings(optimization__learning_rate=2e-2)
+    learn(tmp_path, RANKS.get(recipe, 4), recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
 
 
 @SEEDS
@@ -102,10 +105,10 @@ def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(env, while_e
 @SEEDS
 def test_a_reward_that_comes_with_the_last_step_is_lost_on_the_faithful_twin(seed, tmp_path):
     """Catch rewards nothing else. `ga3c` solves it; its twin, given twice the frames that took, stays random."""
-    _, right = learn(tmp_path, 4, "ga3c", "hpcddrl/Catch-v0", 0.9, seed, *EXPLORES_MORE)
+    _, right = learn(tmp_path, 4, "ga3c", "hpcddrl/Catch-v0", 0.9, seed, *FOR_CATCH)
     frames = str(2 * right["frames"])
     arguments = ["--env", "hpcddrl/Catch-v0", "--seed", str(seed), "--frames", frames, "--out", tmp_path / "twin"]
-    arguments += EXPLORES_MORE
+    arguments += FOR_CATCH
     done = hpcddrl(4, "run", "ga3c_faithful", *arguments, cwd=tmp_path, limit_s=2 * LIMIT_S)
     assert done.rc == 0, done.text
     assert read_json(tmp_path / "twin" / "summary.json")["return_mean"] < -0.5
