@@ -107,21 +107,15 @@ class Group:
 
     def _start_learners(self) -> None:
         several = len(self.learners) > 1
-        reduction = Meeting(len(self.learners), self._ring_s()) if several and not self._servers.ranks else None
+        ring_s = self._scenario.machine.ring_s(len(self.learners), self._nbytes("allreduce"))
+        reduction = Meeting(len(self.learners), ring_s) if several and not self._servers.ranks else None
         telling = Meeting(len(self.learners), self._telling_s()) if several and self._peers else None
         sources = self._sources()
         for number, rank in enumerate(self.learners):
             update = self._servers.update(rank) if self._servers.ranks else LocalUpdate(rank, reduction)
-            loop = Learner(
-                rank, sources[number], update, self._publishers[number].serve, self._exchange(number, telling)
-            )
+            publish, tell = self._publishers[number].serve, self._exchange(number, telling)
+            loop = Learner(rank, sources[number], self._scenario.rollouts, update, publish, tell)
             self._world.clock.process(loop.run())
-
-    def _ring_s(self) -> float:
-        """Return what an allreduce around a ring takes."""
-        machine, ranks = self._scenario.machine, len(self.learners)
-        parts = 2 * (ranks - 1)
-        return parts * (machine.latency_s + self._nbytes("allreduce") / ranks / machine.bandwidth)
 
     @property
     def _peers(self) -> int:
@@ -152,13 +146,11 @@ class Group:
         else:
             feeds = self._queues(isinstance(experience, Replay))
         if isinstance(experience, Replay):
-            return [
-                Replayed(rank, feed, self._pace(experience)) for rank, feed in zip(self.learners, feeds, strict=True)
-            ]
+            return [Replayed(feed, self._pace(experience)) for feed in feeds]
         algorithm = self._config.algorithm
         surrogate = algorithm.surrogate if isinstance(algorithm, ActorCritic) else None
         passes = surrogate.epochs * surrogate.minibatches if isinstance(surrogate, ClippedSurrogate) else 1
-        return [Fresh(rank, feed, passes) for rank, feed in zip(self.learners, feeds, strict=True)]
+        return [Fresh(feed, passes) for feed in feeds]
 
     def _pace(self, experience: Replay) -> Pace:
         return Pace(experience, self._length * self._config.env.num_envs)

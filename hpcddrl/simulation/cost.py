@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +61,10 @@ class Work:
     rest: Cost = FREE  # an update, rollout, frame, answer or sample: logs, checkpoints and what has no phase
     env_cpu: float = 1.0  # share of a step of the environments that keeps a core busy
 
+    def with_costs(self, **costs: Cost) -> Work:
+        """Return the same with some events' times replaced."""
+        return replace(self, **costs)  # type: ignore[arg-type]
+
 
 class Machine(NamedTuple):
     """What is between the ranks, and under them."""
@@ -72,3 +76,7 @@ class Machine(NamedTuple):
     report_s: float = 1e-6  # of rank 0, for each rank that it looks at, each time
     cores: int | None = None  # of a host; unset: every rank has one of its own
     ranks_per_host: int = 1  # that share them
+
+    def ring_s(self, ranks: int, nbytes: float) -> float:
+        """Return what it takes to sum a vector around a ring of ranks: each part of it goes around nearly twice."""
+        return 2 * (ranks - 1) * (self.latency_s + nbytes / ranks / self.bandwidth)

@@ -76,6 +76,7 @@ class Learner:
     Args:
         rank: that it is.
         source: of batches.
+        rollouts: of a batch, as the work of an update was measured; more take more.
         update: where its gradients become weights.
         publish: called with each new version.
         exchange: with the other groups, called with each new version.
@@ -85,11 +86,12 @@ class Learner:
         self,
         rank: Rank,
         source: Source,
+        rollouts: int,
         update: Update,
         publish: Callable[[int], None],
         exchange: Callable[[int], Run],
     ) -> None:
-        self._rank, self._source, self._update = rank, source, update
+        self._rank, self._source, self._rollouts, self._update = rank, source, rollouts, update
         self._publish, self._exchange = publish, exchange
 
     def run(self) -> Run:
@@ -97,7 +99,8 @@ class Learner:
         rank, update, work = self._rank, self._update, self._rank.work
         while True:
             versions = yield from self._source.get(update.version)
-            yield from rank.spend(work.gradient + work.rest)
+            share = len(versions) / self._rollouts if versions else 1.0
+            yield from rank.spend((work.batch + work.gradient).scaled(share) + work.rest)
             rank.lags += [update.version - version for version in versions]
             yield from update.make()
             yield from self._source.feedback()

@@ -25,13 +25,12 @@ class Fresh:
     """Rollouts as they come, in one pass or several.
 
     Args:
-        rank: the learner.
         feed: of rollouts.
         passes: updates with each batch.
     """
 
-    def __init__(self, rank: Rank, feed: Feed, passes: int) -> None:
-        self._rank, self._feed, self._passes = rank, feed, passes
+    def __init__(self, feed: Feed, passes: int) -> None:
+        self._feed, self._passes = feed, passes
         self._left = 0
         self._ages: list[int] = []
 
@@ -40,10 +39,7 @@ class Fresh:
         if not self._left:
             versions = yield from self._feed.take(version)
             self._ages, self._left = [version - v for v in versions], self._passes
-            yield from self._rank.spend(self._rank.work.batch)
             self._feed.release()
-        else:
-            yield from self._rank.spend(self._rank.work.batch)
         self._left -= 1
         return [version - age for age in self._ages]
 
@@ -76,8 +72,8 @@ class Pace:
 class Replayed:
     """Transitions drawn from a replay that the learner holds and fills."""
 
-    def __init__(self, rank: Rank, feed: Feed, pace: Pace) -> None:
-        self._rank, self._feed, self._pace = rank, feed, pace
+    def __init__(self, feed: Feed, pace: Pace) -> None:
+        self._feed, self._pace = feed, pace
 
     def get(self, version: int) -> Taken:
         """See `Source`; the age of what is drawn depends on the replay's size, and is not simulated."""
@@ -85,7 +81,6 @@ class Replayed:
         while not self._pace.may_draw:
             yield from self._gather(version, wait=True)
         self._pace.drawn()
-        yield from self._rank.spend(self._rank.work.batch)
         return []
 
     def feedback(self) -> Run:
