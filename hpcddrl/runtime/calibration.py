@@ -93,6 +93,7 @@ def cost(m: Measured, phases: Sequence[Phase], count: float) -> Cost:
 def _work(job: Job, m: Measured, measured: Sequence[Measured]) -> Work:
     each, central = _events(job, m), isinstance(job.config.acting, CentralActing)
     steps, num_envs = m.events[Phase.ENV], job.config.env.num_envs
+    cpu, env_cpu = _processor(m)
     work = Work(
         env=cost(m, [Phase.ENV], steps),
         act=cost(m, [Phase.ACT], steps),
@@ -106,7 +107,8 @@ def _work(job: Job, m: Measured, measured: Sequence[Measured]) -> Work:
         collect=cost(m, [Phase.COLLECT], each),
         exchange=cost(m, [Phase.EXCHANGE], m.events[Phase.EXCHANGE]),
         rest=cost(m, REST, each),
-        env_cpu=_env_cpu(m),
+        cpu=cpu,
+        env_cpu=env_cpu,
     )
     if isinstance(job.config.algorithm, ActorCritic) and job.config.algorithm.rollouts_per_batch == "ready":
         rollouts = m.counts["trained"] / num_envs / job.config.algorithm.unroll_length
@@ -129,11 +131,15 @@ def _work(job: Job, m: Measured, measured: Sequence[Measured]) -> Work:
             return work
 
 
-def _env_cpu(m: Measured) -> float:
-    """Return the share of its environments' steps that a rank computed: all else that is no wait is computed too."""
-    env_s = m.seconds[Phase.ENV]
-    others_s = m.wall_s - env_s - m.seconds[Phase.WAIT]
-    return min(1.0, max(0.0, (m.cpu_s - m.wait_cpu_s - others_s) / env_s)) if env_s else 1.0
+def _processor(m: Measured) -> tuple[float, float]:
+    """Return the shares of processor time in a rank's work and in its environments' steps.
+
+    The rank says only how much it had in all: work comes first, and what is left was the environments'.
+    """
+    env_s, cpu_s = m.seconds[Phase.ENV], max(0.0, m.cpu_s - m.wait_cpu_s)
+    work_s = m.wall_s - env_s - m.seconds[Phase.WAIT]
+    own_s = min(work_s, cpu_s)
+    return own_s / work_s if work_s > 0 else 1.0, min(1.0, (cpu_s - own_s) / env_s) if env_s else 1.0
 
 
 def scenario(known: Calibration, job: Job, machine: Machine) -> Scenario:

@@ -59,7 +59,8 @@ class Work:
     publish: Cost = FREE  # an update; of a server, an answer
     exchange: Cost = FREE  # an exchange
     rest: Cost = FREE  # an update, rollout, frame, answer or sample: logs, checkpoints and what has no phase
-    env_cpu: float = 1.0  # share of a step of the environments that keeps a core busy
+    cpu: float = 1.0  # share of the work, environments left out, that was processor time
+    env_cpu: float = 1.0  # share of a step of the environments that was
 
     def with_costs(self, **costs: Cost) -> Work:
         """Return the same with some events' times replaced."""

@@ -142,17 +142,24 @@ class Rank:
         yield from self.compute(cost.draw(self.world.rng))
 
     def compute(self, seconds: float) -> Run:
-        """Work for so long; longer where others want the same cores."""
-        clock, start = self.world.clock, self.world.now
+        """Work for so long.
+
+        Where cores are shared, what counts is the processor time in it: the wait for a core is simulated.
+        """
+        start = self.world.now
         if self._core is None:
-            yield clock.timeout(seconds)
+            yield self.world.clock.timeout(seconds)
         else:
-            while seconds > 0:
-                with self._core.request() as turn:
-                    yield turn
-                    yield clock.timeout(min(seconds, QUANTUM_S))
-                seconds -= QUANTUM_S
+            yield from self._occupy(self._core, seconds * self.work.cpu)
         self.busy_s += self.world.now - start
+
+    def _occupy(self, core: simpy.Resource, seconds: float) -> Run:
+        """Keep a core busy, giving it up now and then to those who wait."""
+        while seconds > 0:
+            with core.request() as turn:
+                yield turn
+                yield self.world.clock.timeout(min(seconds, QUANTUM_S))
+            seconds -= QUANTUM_S
 
     def act(self, steps: int, overhead: Cost = Cost()) -> Run:  # noqa: B008 (frozen)
         """Choose actions and step environments so often, with what else comes with each step."""
@@ -161,19 +168,15 @@ class Rank:
             yield from self.compute((work.env + each).times(steps).draw(rng))
         else:
             for _ in range(steps):
-                env_s = work.env.draw(rng)
-                yield from self.compute(each.draw(rng) + env_s * work.env_cpu)
-                yield from self._sleep(env_s * (1 - work.env_cpu))
+                env_s, start = work.env.draw(rng), self.world.now
+                yield from self._occupy(self._core, each.draw(rng) * work.cpu + env_s * work.env_cpu)
+                yield self.world.clock.timeout(env_s * (1 - work.env_cpu))
+                self.busy_s += self.world.now - start
         self.stepped += steps
         self.steps.note(self.world.now, steps)
         if self.stepped >= self.goal:
             self.goal = math.inf
             self.world.reached()
-
-    def _sleep(self, seconds: float) -> Run:
-        """Step environments that keep no core busy."""
-        yield self.world.clock.timeout(seconds)
-        self.busy_s += seconds
 
     def ring(self) -> None:
         """Something came for this rank."""
