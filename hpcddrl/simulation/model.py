@@ -9,6 +9,7 @@ every rank that steps has made so many rollouts, fewer where ranks are many: a t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,8 +53,7 @@ def simulate(scenario: Scenario, seed: int = 0) -> Outcome:
     assert topology.groups is not None
     world = World(scenario.machine, seed)
     servers = Servers(world, scenario)
-    count = topology.groups if servers.ranks else min(topology.groups, GROUPS)
-    groups = [Group(world, scenario, servers) for _ in range(count)]
+    groups = [Group(world, scenario, servers) for _ in range(_simulated(scenario))]
     first = servers.ranks[0] if servers.ranks else groups[0].learners[0]
     first.watch(scenario.report_every_s, scenario.ranks * scenario.machine.report_s)
     servers.start()
@@ -64,6 +64,17 @@ def simulate(scenario: Scenario, seed: int = 0) -> Outcome:
     world.start_over()
     world.run_until(steppers, most * length)
     return _outcome(scenario, world, servers, groups, topology.groups)
+
+
+def _simulated(scenario: Scenario) -> int:
+    """Return how many groups are simulated: all where they share a server, and what fills whole hosts."""
+    topology, machine = scenario.config.topology, scenario.machine
+    groups = topology.groups or 0
+    if topology.servers:
+        return groups
+    ranks = scenario.ranks // groups
+    least = 1 if machine.cores is None else math.lcm(machine.ranks_per_host, ranks) // ranks
+    return min(groups, least * -(-GROUPS // least))
 
 
 def _outcome(scenario: Scenario, world: World, servers: Servers, groups: Sequence[Group], all_groups: int) -> Outcome:
