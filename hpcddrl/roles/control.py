@@ -18,10 +18,9 @@ from hpcddrl.config import Budget
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import resident_bytes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.counters import COUNTERS, EPISODES, REPORTS_PER_ROW, Counters, View
+from hpcddrl.roles.counters import COUNTERS, EPISODES, POLL_S, REPORTS_PER_ROW, Counters, View
 from hpcddrl.types import Array, Metrics
 
-POLL_S = 0.05  # between two looks at statuses and the order to stop
 GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 
 

@@ -16,7 +16,7 @@ from hpcddrl.config import ActorCritic, CentralActing, Config, Ensemble, Paramet
 from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.flat import TAIL
-from hpcddrl.roles.control import POLL_S
+from hpcddrl.roles.counters import POLL_S
 from hpcddrl.runtime.parts import rollouts_per_batch
 from hpcddrl.runtime.plan import FLOAT, Job, flows, learner_steps_per_s, samples_per_step, updates_per_s
 from hpcddrl.simulation.build import Scenario

@@ -74,7 +74,7 @@ class Machine(NamedTuple):
     bandwidth: float = 5e9  # bytes/s into one rank, and out of it
     test_s: float = 0.5e-6  # one look at one posted buffer
     sleep_s: float = 60e-6  # what a sleep takes beyond its length
-    report_s: float = 1e-6  # of rank 0, for each rank that it looks at, each time
+    report_s: float = 0.2e-6  # of rank 0, for each rank whose reports it sums up, each time
     cores: int | None = None  # of a host; unset: every rank has one of its own
     ranks_per_host: int = 1  # that share them
 

@@ -51,15 +51,16 @@ def simulate(scenario: Scenario, seed: int = 0) -> Outcome:
     """Simulate a job; the same seed gives the same outcome."""
     config, topology = scenario.config, scenario.config.topology
     assert topology.groups is not None
-    world = World(scenario.machine, seed)
+    length = config.algorithm.unroll_length
+    world = World(scenario.machine, seed, length)
     servers = Servers(world, scenario)
     groups = [Group(world, scenario, servers) for _ in range(_simulated(scenario))]
     first = servers.ranks[0] if servers.ranks else groups[0].learners[0]
-    first.watch(scenario.report_every_s, scenario.ranks * scenario.machine.report_s)
+    each_s = scenario.machine.test_s + scenario.machine.report_s
+    first.watch(scenario.report_every_s, scenario.ranks * each_s)
     servers.start()
     steppers = [rank for group in groups for rank in group.steppers]
     most = max(FEWEST, min(MOST, ROLLOUTS // len(steppers)))
-    length = config.algorithm.unroll_length
     world.run_until(steppers, max(2, most // 4) * length)
     world.start_over()
     world.run_until(steppers, most * length)

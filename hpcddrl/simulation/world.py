@@ -22,8 +22,9 @@ QUANTUM_S = 3e-3  # that a rank keeps a core which others want
 class World:
     """The clock, the dice, the machine, and what all ranks count together."""
 
-    def __init__(self, machine: Machine, seed: int) -> None:
+    def __init__(self, machine: Machine, seed: int, length: int = 1) -> None:
         self.clock = simpy.Environment()
+        self.length = length  # of a rollout, in steps
         self.rng = np.random.default_rng(seed)
         self.machine = machine
         self.messages: Counter[str] = Counter()
@@ -173,7 +174,8 @@ class Rank:
                 yield self.world.clock.timeout(env_s * (1 - work.env_cpu))
                 self.busy_s += self.world.now - start
         self.stepped += steps
-        self.steps.note(self.world.now, steps)
+        if self.stepped % self.world.length == 0:  # whole rollouts, since waits come between them
+            self.steps.note(self.world.now, self.world.length)
         if self.stepped >= self.goal:
             self.goal = math.inf
             self.world.reached()

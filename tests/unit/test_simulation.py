@@ -90,6 +90,14 @@ def test_actors_and_a_learner_are_a_pipeline(actors, rollouts_per_s):
     assert outcome.load[Role.LEARNER].mean == pytest.approx(min(1.0, 2 * rollouts_per_s), abs=0.02)
 
 
+def test_few_rollouts_of_each_rank_are_enough_to_tell_the_rate(monkeypatch):
+    monkeypatch.setattr(model, "MOST", 4)
+    work = {"actor": Work(env=Cost(1.0)), "learner": Work(gradient=Cost(2.0))}
+    outcome = simulate(scenario("impala", 41, "algorithm.unroll_length=10", **work))
+    assert outcome.updates_per_s == pytest.approx(0.5, rel=0.01)
+    assert outcome.steps_per_s == pytest.approx(5.0, rel=0.02)
+
+
 def test_learners_that_reduce_wait_for_the_last(monkeypatch):
     monkeypatch.setattr(model, "MOST", 2000)
     work = {"learner": Work(gradient=exponential(1.0))}
