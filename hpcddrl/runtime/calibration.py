@@ -23,7 +23,10 @@ from hpcddrl.simulation.build import Scenario
 from hpcddrl.simulation.cost import FREE, Cost, Machine, Work
 
 REST = (Phase.LOG, Phase.CHECKPOINT, Phase.COMPRESS, Phase.OTHER)
-SAME = ("env.id", "env.options", "env.frame_stack", "env.frame_skip", "network", "precision", "algorithm.kind")
+SAME = (
+    *("env.id", "env.options", "env.frame_stack", "env.frame_skip", "network", "precision"),
+    *("algorithm.kind", "acting.kind", "experience.kind", "update.kind", "coupling.kind"),
+)
 
 
 class Calibration(NamedTuple):
@@ -150,11 +153,11 @@ def scenario(known: Calibration, job: Job, machine: Machine) -> Scenario:
     """
     _comparable(known.job.config, job.config)
     roles = {place.role for place in job.places}
-    unknown = sorted(str(role) for role in roles - set(known.work))
-    if unknown or bool(job.actors) != bool(known.job.actors):
+    if roles != set(known.work):
+        had, has = (", ".join(sorted(map(str, some))) for some in (known.work, roles))
         raise ValueError(
-            f"the run has no {' or '.join(unknown) or 'learner that steps its own environments'}, so what one takes is "
-            "not known; simulate from a run that has the same roles"
+            f"the run had these roles: {had}; the job has these: {has}; what work takes is known of the same roles only; "
+            "simulate from a run that has them"
         )
     if job.peers and not known.job.peers:
         raise ValueError("the run has one group, so what an exchange takes is not known; simulate from one with two")

@@ -138,11 +138,11 @@ def test_costs_follow_the_sizes_of_another_layout(run):
 @pytest.mark.parametrize(
     ("wanted", "complaint"),
     [
-        (("impala", 1), "no learner that steps its own environments"),
+        (("impala", 1), "had these roles: actor, learner; the job has these: learner;"),
         (("impala", 3, "network.width=0.5"), "network = "),
         (("impala", 3, "env.frame_stack=2"), "env.frame_stack = 2"),
-        (("a3c", 3), "the run has no server"),
-        (("group_ensemble", 4), "the run has one group"),
+        (("a3c", 3), "update.kind = 'server': the run was measured with 'allreduce'"),
+        (("group_ensemble", 4), "coupling.kind = 'ensemble'"),
     ],
 )
 def test_what_a_run_cannot_tell_is_refused(run, wanted, complaint):
