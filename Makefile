@@ -36,6 +36,11 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
                make bench-frameworks ARGS=--missing, ARGS=--help
+  make bench-scaling
+               benchmarks/scaling.py: 4 to 64 ranks on this machine, with environments that sleep;
+               make bench-scaling ARGS=--missing, ARGS=--help
+  make bench-communication
+               benchmarks/communication.py: averaging and publication beside bare loops, and Horovod
   make clean   remove .venv, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -60,7 +65,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint bench bench-frameworks clean
+.PHONY: help setup run test lint bench bench-frameworks bench-scaling bench-communication clean
 
 help:
 	@: $(info $(HELP))
@@ -91,6 +96,12 @@ bench: $(STAMP)
 
 bench-frameworks: $(STAMP)
 	$(IN_ENV) python -m benchmarks.frameworks $(ARGS)
+
+bench-scaling: $(STAMP)
+	$(IN_ENV) python -m benchmarks.scaling $(ARGS)
+
+bench-communication: $(STAMP)
+	$(IN_ENV) python -m benchmarks.communication $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

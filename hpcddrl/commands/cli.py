@@ -14,6 +14,7 @@ from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.lists import list_recipes, ranks
 from hpcddrl.commands.plan import plan
 from hpcddrl.commands.run import run
+from hpcddrl.commands.simulate import simulate
 
 USAGE_ERROR = 2
 
@@ -44,10 +45,11 @@ def cli() -> None:
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
+    python -m hpcddrl simulate runs/... --ranks 4096  how fast it will be, from what a small run took
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, list_recipes, plan, ranks):
+for _command in (run, evaluate, list_recipes, plan, ranks, simulate):
     cli.add_command(_command)
 
 

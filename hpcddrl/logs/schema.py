@@ -29,6 +29,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     **{f"timing/{phase}": ("s", f"time in this interval: {meaning}") for phase, meaning in _PHASES.items()},
     "timing/wall": ("s", "wall time of this interval; the phases sum to it"),
     "timing/cpu": ("s", "processor time of this interval, all threads"),
+    **{f"events/{phase}": ("times", f"ended in this interval: {meaning}") for phase, meaning in _PHASES.items()},
+    **{f"squares/{phase}": ("s²", f"sum of those times' squares: {meaning}") for phase, meaning in _PHASES.items()},
     "waiting/cpu": ("s", "processor time of this interval spent in phase wait"),
     "progress/time": ("s", "since the start of this segment"),
     "progress/frames": (

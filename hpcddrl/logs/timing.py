@@ -33,12 +33,16 @@ class Timing:
     """Charge every instant to exactly one phase.
 
     ``with timing(Phase.ENV): …``; a phase inside another pauses the outer one. Processor seconds of waiting are
-    counted too, so that busy waiting shows.
+    counted too, so that busy waiting shows; so are the ``with`` blocks and the squares of their durations, from which
+    a block's mean and deviation follow.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(Phase, 0.0)  # since the start
+        self.events = dict.fromkeys(Phase, 0)  # blocks that ended
+        self.squares = dict.fromkeys(Phase, 0.0)  # s², of their durations without the blocks inside them
         self.wait_cpu_s = 0.0
+        self._block_s = 0.0  # of the innermost open block so far
         self._phase = Phase.OTHER
         self._since = time.perf_counter()
         self._cpu_since = time.process_time()
@@ -47,10 +51,14 @@ class Timing:
     def __call__(self, phase: Phase) -> Iterator[None]:
         """Charge the time inside the ``with`` block to ``phase``."""
         outer = self._enter(phase)
+        outer_s, self._block_s = self._block_s, 0.0
         try:
             yield
         finally:
             self._enter(outer)
+            self.events[phase] += 1
+            self.squares[phase] += self._block_s**2
+            self._block_s = outer_s
 
     def totals(self) -> dict[Phase, float]:
         """Return the seconds of each phase up to now; their sum is the time since the start."""
@@ -61,6 +69,7 @@ class Timing:
         now = time.perf_counter()
         outer, self._phase = self._phase, phase
         self.seconds[outer] += now - self._since
+        self._block_s += now - self._since
         self._since = now
         if Phase.WAIT in (outer, phase):
             cpu = time.process_time()

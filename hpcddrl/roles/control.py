@@ -18,10 +18,9 @@ from hpcddrl.config import Budget
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import resident_bytes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.counters import COUNTERS, EPISODES, REPORTS_PER_ROW, Counters, View
+from hpcddrl.roles.counters import COUNTERS, EPISODES, POLL_S, REPORTS_PER_ROW, Counters, View
 from hpcddrl.types import Array, Metrics
 
-POLL_S = 0.05  # between two looks at statuses and the order to stop
 GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 
 
@@ -148,6 +147,7 @@ class Control:
         self._lags: list[float] = []
         self._started = time.perf_counter()
         self._previous = timing.totals()
+        self._previous_events, self._previous_squares = dict(timing.events), dict(timing.squares)
         self._previous_cpu, self._previous_wait_cpu = time.process_time(), timing.wait_cpu_s
         self._next_row = time.perf_counter() + interval_s
         self._next_report = self._next_poll = 0.0
@@ -225,6 +225,7 @@ class Control:
         phases = {str(phase): totals[phase] - self._previous[phase] for phase in Phase}
         wall, cpu = sum(phases.values()), time.process_time()
         self.log.append("timing", phases | {"wall": wall, "cpu": cpu - self._previous_cpu})
+        self._event_rows()
         self.log.append("waiting", {"cpu": self.timing.wait_cpu_s - self._previous_wait_cpu})
         self.counters.idle = phases[Phase.WAIT] / wall if wall else 0.0
         self._previous, self._previous_cpu = totals, cpu
@@ -254,6 +255,14 @@ class Control:
             if self._traffic.messages[tag]:
                 counts = {"messages": self._traffic.messages[tag], "bytes": self._traffic.bytes[tag]}
                 self.log.append(f"traffic/{tag.name.lower()}", counts)
+
+    def _event_rows(self) -> None:
+        """Write how often each phase was entered and how its durations scatter, of the phases that this rank has."""
+        events, squares = self.timing.events, self.timing.squares
+        seen = [phase for phase in Phase if events[phase]]
+        self.log.append("events", {str(p): events[p] - self._previous_events[p] for p in seen})
+        self.log.append("squares", {str(p): squares[p] - self._previous_squares[p] for p in seen})
+        self._previous_events, self._previous_squares = dict(events), dict(squares)
 
     def _learning_row(self) -> None:
         row = {

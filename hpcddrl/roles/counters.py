@@ -14,6 +14,7 @@ from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
 from hpcddrl.types import Array, Step
 
 EPISODES = 100  # over which returns are averaged, all ranks together
+POLL_S = 0.05  # between two looks of a rank at statuses and the order to stop
 REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
 
 

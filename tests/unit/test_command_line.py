@@ -49,7 +49,16 @@ def test_ranks_takes_settings(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["run", "--help"], ["evaluate", "-h"], ["ranks", "--help"], ["plan", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["-h"],
+        ["run", "--help"],
+        ["evaluate", "-h"],
+        ["ranks", "--help"],
+        ["plan", "-h"],
+        ["simulate", "-h"],
+    ],
 )
 def test_help_is_printed(command, arguments):
     code, out, err = command(*arguments)
@@ -59,7 +68,7 @@ def test_help_is_printed(command, arguments):
 
 
 def test_help_shows_each_example_on_a_line_of_its_own(command):
-    for name in ("run", "plan", "ranks"):
+    for name in ("run", "plan", "ranks", "simulate"):
         lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
         examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
         assert len(examples) == 3

@@ -182,6 +182,7 @@ MATHEMATICS += ["networks.precision", "envs.make", "recipes", "algorithms.actor_
 MATHEMATICS += ["comm.messages", "comm.placement", "logs.rank_log", "logs.checkpoint", "logs.run_dir", "commands.cli"]
 MATHEMATICS += ["runtime.checks", "runtime.parts", "runtime.plan", "runtime.footprint", "runtime.pace"]
 MATHEMATICS += ["replay.replay"]
+MATHEMATICS += ["simulation.model", "logs.measured", "runtime.calibration"]
 
 
 def test_the_mathematics_the_layouts_and_the_command_line_start_no_mpi():

@@ -76,6 +76,30 @@ def test_totals_may_be_asked_for_inside_a_phase(clock):
     assert spent(timing) == {"batch": 5}
 
 
+def test_blocks_are_counted_and_squared_without_those_inside_them(clock):
+    timing = Timing()
+    for seconds in (1, 2):
+        with timing(Phase.COLLECT):
+            clock(seconds)
+            for _ in range(3):
+                with timing(Phase.ACT):
+                    clock(4)
+            timing.totals()
+            clock(seconds)
+    assert {str(phase): count for phase, count in timing.events.items() if count} == {"collect": 2, "act": 6}
+    assert timing.squares[Phase.COLLECT] == 2**2 + 4**2
+    assert timing.squares[Phase.ACT] == 6 * 4**2
+    assert timing.squares[Phase.OTHER] == 0
+
+
+def test_a_block_counts_when_it_ends(clock):
+    timing = Timing()
+    with timing(Phase.BATCH):
+        clock(3)
+        assert timing.events[Phase.BATCH] == 0
+    assert (timing.events[Phase.BATCH], timing.squares[Phase.BATCH]) == (1, 9)
+
+
 def test_processor_time_is_that_of_waiting_alone(clock):
     timing = Timing()
     clock(1, cpu=1)
@@ -106,4 +130,4 @@ def test_the_phases_sum_to_the_wall_time():
 
 
 def test_every_phase_has_a_column():
-    assert {f"timing/{phase}" for phase in Phase} <= set(COLUMNS)
+    assert {f"{table}/{phase}" for table in ("timing", "events", "squares") for phase in Phase} <= set(COLUMNS)
