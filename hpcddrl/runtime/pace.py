@@ -23,6 +23,7 @@ from hpcddrl.config import (
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.precision import choose_precision, rate_of
 from hpcddrl.rl.exploration import EpsilonGreedy
@@ -100,6 +101,8 @@ def _acting(job: Job) -> tuple[float, float]:
     waiting = num_envs * (_answered_together(job) if central else 1)
     answered = min(waiting, max(MOST, num_envs))
     _choose_precision(network, job, answered, trains=False)
+    if not central:
+        network = held(network, network.precision)
     greedy = EpsilonGreedy(lambda: torch.tensor([0.1]))
     behaviour = greedy if isinstance(config.algorithm, QLearning) else policy_for(spec.action)
     policy: Act = LocalPolicy(network, behaviour, seed=0)
