@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.curves import draw, read_curve, read_staleness, to_text
+from benchmarks.jobs import circumstances, launch
 from benchmarks.report import HEADER, Setting, document, panels
 from benchmarks.rows import CHANGED, ROOT, Row, about_machine, add_row, code_key, has_row, machine, read_rows
 from hpcddrl.comm.placement import fit
@@ -119,18 +118,6 @@ def newest_teacher(runs: Path, env: str) -> Path | None:
     return max(found)[1] if found else None
 
 
-def busy_s() -> tuple[float, float]:
-    """Return the processor seconds of the whole machine so far, and of this program's ended children."""
-    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq")
-    try:
-        ticks = dict(zip(names, map(int, Path("/proc/stat").read_text().split()[1:]), strict=False))
-    except OSError:
-        ticks = {}
-    own = os.times()
-    busy = sum(count for name, count in ticks.items() if name not in ("idle", "iowait"))
-    return busy / os.sysconf("SC_CLK_TCK"), own.children_user + own.children_system
-
-
 def row_of(what: Task, setting: Setting, run: Path, line: Sequence[str], note: str) -> Row:
     """Read a finished run into a row, but for what was noted before it: its code, the load, the date."""
     summary: dict[str, Any] = json.loads((ROOT / run / "summary.json").read_text())
@@ -163,31 +150,6 @@ def layout(what: Task, setting: Setting) -> str:
     """Say how many ranks take which role, and if they are fewer than there could be."""
     counts = " / ".join(map(str, what.counts))
     return counts if what.ranks == int(setting.ranks) else f"{counts} ({what.ranks} of {setting.ranks} ranks)"
-
-
-def launch(line: Sequence[str], log: Path, limit_s: float) -> bool:
-    """Run a job, what it prints going to a file; tell whether it ended well and in time."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        job = subprocess.Popen(line, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            return job.wait(limit_s) == 0
-        except subprocess.TimeoutExpired:
-            print(f"still there after {limit_s:.0f} s, ended", file=file)
-            return False
-        finally:
-            _end(job)
-
-
-def _end(job: subprocess.Popen[bytes]) -> None:
-    """Let mpirun end its ranks, if it is still there."""
-    if job.poll() is None:
-        job.terminate()
-        try:
-            job.wait(30)
-        except subprocess.TimeoutExpired:
-            job.kill()
-            job.wait()
 
 
 class Bench:
@@ -257,16 +219,12 @@ class Bench:
         teacher, out = self.teacher_for(what), self.out(what.recipe)
         line = command(what, self.setting, out, teacher)
         log = ROOT / out.with_name(out.name + ".log")
-        code, load, start, before = code_key(), os.getloadavg()[0], time.monotonic(), busy_s()
-        if not launch(line, log, int(self.setting.seconds) + PATIENCE_S) or not (ROOT / out / "summary.json").exists():
+        with circumstances() as around:
+            ended_well = launch(line, log, int(self.setting.seconds) + PATIENCE_S)
+        if not ended_well or not (ROOT / out / "summary.json").exists():
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
             raise RuntimeError(f"{tail}\n{what.recipe} failed; all it printed: {log}")
-        all_s, own_s = (after - then for after, then in zip(busy_s(), before, strict=True))
-        others = max(0.0, all_s - own_s) / (time.monotonic() - start)
-        row = row_of(what, self.setting, out, line, f"teacher {teacher.name}" if teacher else "")
-        changed = CHANGED if code_key() != code and not code.endswith(CHANGED) else ""
-        row |= {"code": code + changed, "load": f"{load:.1f}", "others": f"{others:.1f}"}
-        row["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        row = row_of(what, self.setting, out, line, f"teacher {teacher.name}" if teacher else "") | around
         self.rows = add_row(self.csv, COLUMNS, row)
         self.draw()
         return (
@@ -291,7 +249,8 @@ class Bench:
 
 def run_all(bench: Bench, tasks: Sequence[Task], dirty: bool) -> int:
     """Make the runs, one line each; return the exit code."""
-    seconds, took, code = int(bench.setting.seconds), [], 0
+    seconds, code = int(bench.setting.seconds), 0
+    took: list[float] = []
     for number, what in enumerate(tasks):
         if code_key().endswith(CHANGED) and not dirty:
             print("hpcddrl/ was changed meanwhile: stopped; commit, or give --dirty", file=sys.stderr)

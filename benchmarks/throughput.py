@@ -1,13 +1,16 @@
 """How fast a job runs on this machine, beside how fast its parts could be.
 
-    make bench                                      # all cores, Pong, the nips and the nature network
-    make bench ARGS="--seconds 120 --torso nips"
+    make bench                                              # all cores, Pong
+    make bench ARGS="--torso nature resnet --seconds 120"
+    make bench ARGS=--missing                               # what there is no row for
 
 Three rates are measured alone, each with one single-threaded process a core: stepping environments, inference, and
 training (forward, backward, optimizer). If every core only ever did useful work, a job that does all three once for
 each env step would reach 1 / (1/env + 1/infer + 1/train): the bound. Then `impala` runs on all cores and is set beside
-it. A row is written to throughput.csv as each run ends; rows of the same code (git's tree of hpcddrl/), machine and
-configuration are skipped, so a table can grow over several days. throughput.md is drawn from the rows.
+it. A second table runs it with 1, 2, … actors and a network so small that the learner waits for them.
+
+A row is written as each run ends; rows of the same code (git's tree of hpcddrl/), machine and configuration are
+skipped, so the tables can grow over several days. throughput.md is drawn from throughput.csv and actors.csv.
 """
 
 from __future__ import annotations
@@ -15,134 +18,210 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shlex
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.rows import add_row, code_key, has_row, machine, markdown_table, read_rows
+from benchmarks.jobs import circumstances, launch
+from benchmarks.parts import PARTS, bound, on_cores
+from benchmarks.rows import (
+    CHANGED,
+    Row,
+    about_machine,
+    add_row,
+    code_key,
+    has_row,
+    machine,
+    markdown_table,
+    read_rows,
+)
+from benchmarks.steady import START_S, Steady, read_steady
 
-HERE = Path(__file__).parent
-ROWS, TABLE = HERE / "throughput.csv", HERE / "throughput.md"
-KEY = ("code", "machine", "torso", "precision", "ranks", "seconds")
-COLUMNS = (*KEY, "env", "infer", "train", "bound", "achieved", "share", "learner_wait", "actor_wait", "lag", "date")
-ACTING_BATCH, TRAINING_BATCH = 16, 176  # observations, as the recipe uses them
-
-
-def rate_of(part: str, torso: str, precision: str, seconds: float) -> float:
-    """Measure one part's samples per second on one core."""
-    import numpy as np
-    import torch
-
-    from hpcddrl.config import Env
-    from hpcddrl.envs.make import make, probe
-    from hpcddrl.networks.encoding import Precision
-    from hpcddrl.networks.flat import flatten
-    from hpcddrl.networks.policy_value import PolicyValueNetwork
-    from hpcddrl.networks.precision import choose_precision
-
-    torch.set_num_threads(1)
-    spec = probe(Env())
-    once: Callable[[], object]
-    if part == "env":
-        samples, envs = ACTING_BATCH, make(Env(), ACTING_BATCH, list(range(ACTING_BATCH)), 0.99)
-        envs.reset()
-        actions = np.random.default_rng(0).integers(0, 6, (64, ACTING_BATCH))
-        turn = iter(range(10**9))
-        once = lambda: envs.step(actions[next(turn) % 64])  # noqa: E731
-    else:
-        samples = ACTING_BATCH if part == "infer" else TRAINING_BATCH
-        network = PolicyValueNetwork(spec, torso, 1.0, 0, Precision())
-        network.precision, _ = choose_precision(network, spec, precision, samples, part == "train")
-        flat = flatten(network)
-        optimizer = torch.optim.RMSprop([torch.nn.Parameter(flat.values)])
-        observation = torch.randint(0, 255, (samples, *spec.observation_shape), dtype=torch.uint8)
-
-        def once() -> None:
-            with torch.set_grad_enabled(part == "train"):
-                output = network(observation)
-                if part == "train":
-                    flat.gradient.zero_()
-                    (output.policy.square().mean() + output.value.square().mean()).backward()
-                    optimizer.param_groups[0]["params"][0].grad = flat.gradient
-                    optimizer.step()
-
-    for _ in range(3):
-        once()
-    start, calls = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        once()
-        calls += 1
-    return calls * samples / elapsed
+PATIENCE_S = 120.0  # that a run may take beside its seconds
+ALONE_S = 5.0  # for each part
+REFUSED = 2
+LEAST_SHARE = 5e-4  # of wall time, to be shown
+LEGEND = f"""\
+`make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
+four times env steps. Rates and shares are of a run's time after its first {START_S:g} s. Load is the machine's load
+average as a run started, others the cores that other processes kept busy meanwhile. The commands are in the CSV
+files."""
+AROUND = ("load", "others", "date", "about", "command")
 
 
-def rate_on_all_cores(part: str, torso: str, precision: str, cores: int) -> float:
-    """Measure one part on every core at once; return the sum."""
-    with get_context("spawn").Pool(cores) as pool:
-        return sum(pool.starmap(rate_of, [(part, torso, precision, 5.0)] * cores))
+class Table(NamedTuple):
+    """One experiment: what tells its rows apart, what they say, and how one is made."""
+
+    name: str  # of its CSV file
+    key: tuple[str, ...]
+    values: tuple[str, ...]
+    text: str
+    measure: Callable[[Row], Row]
+
+    def csv(self, folder: Path) -> Path:
+        """Return where its rows are."""
+        return folder / f"{self.name}.csv"
+
+    def section(self, rows: Iterable[Row]) -> list[str]:
+        """Return its part of the Markdown file."""
+        shown = [c for c in (*self.key, *self.values, *AROUND) if c not in ("machine", "about", "command", "shares")]
+        return [self.text, "", *markdown_table(shown, ([row[c] for c in shown] for row in rows)), ""]
 
 
-def run_impala(ranks: int, torso: str, precision: str, seconds: int) -> dict[str, object]:
-    """Run the recipe and return its summary."""
+def against_bound(key: Row) -> Row:
+    """Measure the parts alone and the job beside them."""
+    ranks = int(key["ranks"])
+    parts = {part: on_cores(part, key["env"], key["torso"], key["precision"], ranks, ALONE_S) for part in PARTS}
+    settings = {"network.torso": key["torso"], "precision": key["precision"]}
+    ran, lag, around = run_impala(ranks, key["env"], int(key["seconds"]), settings)
+    trained, most = ran.rates["trained"], bound(parts)
+    row = {f"{part}_per_s": f"{rate:.0f}" for part, rate in parts.items()}
+    row |= {"bound": f"{most:.0f}", "trained_per_s": f"{trained:.0f}", "of_bound": f"{trained / most:.2f}"}
+    return row | {"lag": f"{lag:.1f}", "shares": json.dumps(ran.shares)} | around
+
+
+def by_actors(key: Row) -> Row:
+    """Run so many actors and a learner with little to do."""
+    settings = {"network.torso": "nips", "network.width": key["width"]}
+    ran, _, around = run_impala(int(key["actors"]) + 1, key["env"], int(key["seconds"]), settings)
+    steps = ran.rates["env_steps"]
+    row = {"steps_per_s": f"{steps:.0f}", "an_actor": f"{steps / int(key['actors']):.0f}"}
+    return row | {f"{role}_waits": f"{ran.shares[role]['wait']:.2f}" for role in ("learner", "actor")} | around
+
+
+COMMON = ("code", "machine", "env", "seconds")
+TABLES = (
+    Table(
+        "throughput",
+        (*COMMON, "torso", "precision", "ranks"),
+        (*(f"{part}_per_s" for part in PARTS), "bound", "trained_per_s", "of_bound", "lag", "shares"),
+        "## Beside the bound\n\nTrained env steps per second; env, infer and train are the parts alone, on all cores.",
+        against_bound,
+    ),
+    Table(
+        "actors",
+        (*COMMON, "width", "actors"),
+        ("steps_per_s", "an_actor", "learner_waits", "actor_waits"),
+        "## By actors\n\nThe nips network at that width. Env steps per second, of all and of one actor; waits are "
+        "shares of wall\ntime. Efficiency is an_actor over that of the row with one.",
+        by_actors,
+    ),
+)
+
+
+def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[Steady, float, Row]:
+    """Run the recipe; return what it did, the mean lag of its data in updates, and under which circumstances it ran.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it printed.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = ["mpirun", "-n", str(ranks), sys.executable, "-m", "hpcddrl", "run", "impala"]
-        command += ["--seconds", str(seconds), "--out", str(out)]
-        command += ["--set", f"network.torso={torso}", "--set", f"precision={precision}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=seconds + 120)
-        return dict(json.loads((out / "summary.json").read_text()))
+        out, log = Path(folder) / "run", Path(folder) / "log"
+        line = ["mpirun", "-n", str(ranks), sys.executable, "-m", "hpcddrl", "run", "impala", "--env", env]
+        line += ["--seconds", str(seconds)]
+        line += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+        with circumstances() as around:
+            ended_well = launch([*line, "--out", str(out)], log, seconds + PATIENCE_S)
+        if not ended_well:
+            raise RuntimeError("\n".join(log.read_text(errors="replace").splitlines()[-20:]))
+        command = shlex.join(["python" if word == sys.executable else word for word in line])
+        lag = json.loads((out / "summary.json").read_text())["lag_mean"]
+        around |= {"about": about_machine(), "command": command}
+        return read_steady(out, ("trained", "env_steps")), lag, around
 
 
-def write_table(rows: list[dict[str, str]]) -> None:
-    """Draw the Markdown table of all rows."""
-    lines = [
-        "# Throughput on one machine",
-        "",
-        "`make bench` wrote this from throughput.csv. Rates are trained env steps per second on Pong (frames are four",
-        "times that); env, infer and train are the parts alone on all cores, bound is 1 / (1/env + 1/infer + 1/train).",
-        "",
-        *markdown_table(COLUMNS, ([row[column] for column in COLUMNS] for row in rows)),
-    ]
-    TABLE.write_text("\n".join(lines) + "\n")
+def shares_of(rows: Iterable[Row]) -> list[str]:
+    """Return a table of each row's phases, in percent of wall time, a column a role."""
+    lines = []
+    for row in rows:
+        shares = json.loads(row["shares"])
+        most = {phase: max(of[phase] for of in shares.values()) for of in shares.values() for phase in of}
+        phases = sorted((phase for phase in most if most[phase] >= LEAST_SHARE), key=lambda phase: -most[phase])
+        cells = [[phase, *(f"{100 * of[phase]:.1f}" for of in shares.values())] for phase in phases]
+        lines += [f"{row['torso']}, {row['precision']}, code {row['code']}: share of wall time in %", ""]
+        lines += [*markdown_table(["phase", *shares], cells), ""]
+    return lines
 
 
-def main() -> None:
-    """Measure what is missing and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torso", nargs="*", default=["nips", "nature"], help="networks (default: nips nature)")
-    parser.add_argument("--precision", nargs="*", default=["auto"], help="auto, fp32 or bf16 (default: auto)")
+def document(folder: Path) -> str:
+    """Return the whole Markdown text."""
+    rows = {table.name: read_rows(table.csv(folder)) for table in TABLES}
+    lines = ["# Throughput on one machine", "", LEGEND, ""]
+    for about in dict.fromkeys(f"{row['machine']}; {row['about']}" for some in rows.values() for row in some):
+        lines += [f"Machine: {about}", ""]
+    for table in TABLES:
+        lines += table.section(rows[table.name])
+    return "\n".join(lines + shares_of(rows["throughput"])).rstrip() + "\n"
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    cores = len(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(
+        prog="throughput", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
+    parser.add_argument("--torso", nargs="*", default=["nature", "nips"], help="networks (default: nature nips)")
+    parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
+    parser.add_argument("--width", default="0.25", help="of the network in the table by actors (default: 0.25)")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
-    parser.add_argument("--ranks", type=int, default=len(os.sched_getaffinity(0)), help="default: one a core")
-    options = parser.parse_args()
-    if options.ranks < 2:
-        parser.error(f"--ranks {options.ranks}: the table is of a learner and its actors; start 2 or more")
-    wanted = [
-        dict(zip(KEY, (code_key(), machine(), torso, precision, str(options.ranks), str(options.seconds)), strict=True))
-        for torso in options.torso
-        for precision in options.precision
+    parser.add_argument("--ranks", type=int, default=cores, help="default: one a core")
+    parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR", help="folder of the tables")
+    parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
+    parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
+    given = parser.parse_args(arguments)
+    if given.seconds < 2 * START_S:
+        parser.error(f"--seconds {given.seconds}: the first {START_S:g} s do not count; give at least {2 * START_S:g}")
+    if given.ranks < 2:
+        parser.error(f"--ranks {given.ranks}: the tables are of a learner and its actors; start 2 or more")
+    return given
+
+
+def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
+    """Return the key of every row that there should be."""
+    common = {"code": code, "machine": machine(), "env": given.env, "seconds": str(given.seconds)}
+    bounds, actors = TABLES
+    found = [
+        (bounds, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks)})
+        for torso in given.torso
+        for precision in given.precision
     ]
-    rows = read_rows(ROWS)
-    missing = [key for key in wanted if not has_row(rows, key)]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} rows are there; missing: {[m['torso'] for m in missing]}")
-    for key in missing:
-        parts = {
-            p: rate_on_all_cores(p, key["torso"], key["precision"], options.ranks) for p in ("env", "infer", "train")
-        }
-        bound = 1 / sum(1 / rate for rate in parts.values())
-        summary = run_impala(options.ranks, key["torso"], key["precision"], options.seconds)
-        achieved = float(summary["trained_samples_per_s"])  # type: ignore[arg-type]
-        shares = summary["phase_share"]
-        row = key | {name: f"{rate:.0f}" for name, rate in parts.items()}
-        row |= {"bound": f"{bound:.0f}", "achieved": f"{achieved:.0f}", "share": f"{achieved / bound:.2f}"}
-        row |= {f"{role}_wait": f"{shares[role]['wait']:.2f}" for role in ("learner", "actor")}  # type: ignore[index]
-        row |= {"lag": f"{summary['lag_mean']:.1f}", "date": time.strftime("%Y-%m-%d")}
-        rows = add_row(ROWS, COLUMNS, row)
-        write_table(rows)
-        print(f"{key['torso']} {key['precision']}: {achieved:.0f} of {bound:.0f} env steps/s ({achieved / bound:.0%})")
+    return found + [(actors, common | {"width": given.width, "actors": str(n)}) for n in range(1, given.ranks)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing and write it down."""
+    given, code = options(arguments), code_key()
+    rows = {table.name: read_rows(table.csv(given.into)) for table in TABLES}
+    all_of_them = wanted(given, code)
+    missing = [(table, key) for table, key in all_of_them if not has_row(rows[table.name], key)]
+    print(f"{len(all_of_them) - len(missing)} of {len(all_of_them)} rows are there; missing: {len(missing)}")
+    for table, key in missing:
+        print("  " + table.name + ": " + ", ".join(f"{name} {key[name]}" for name in table.key if name not in COMMON))
+    if given.missing:
+        return 0
+    if code.endswith(CHANGED) and not given.dirty:
+        print("hpcddrl/ has changes that no commit has: commit them, or give --dirty", file=sys.stderr)
+        return REFUSED
+    failed = 0
+    for number, (table, key) in enumerate(missing):
+        said = ", ".join(f"{name} {key[name]}" for name in table.key if name not in COMMON)
+        print(f"[{number + 1}/{len(missing)}] {said}: ", end="", flush=True)
+        try:
+            row = key | table.measure(key)
+        except RuntimeError as failure:
+            print(f"failed\n{failure}", flush=True)
+            failed = 1
+            continue
+        add_row(table.csv(given.into), (*table.key, *table.values, *AROUND), row)
+        (given.into / "throughput.md").write_text(document(given.into))
+        print(", ".join(f"{name} {row[name]}" for name in table.values if name != "shares"), flush=True)
+    print(f"open {given.into / 'throughput.md'}")
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

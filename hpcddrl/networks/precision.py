@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import EnvSpec
 
@@ -19,28 +20,38 @@ def choose_precision(
 ) -> tuple[Precision, dict[str, float]]:
     """Return the fastest precision for ``batch`` observations, and the samples per second of each that was timed.
 
-    ``wanted`` is fp32, bf16 or auto; channels-last is tried with either, for images. Each candidate is timed
-    for about ``seconds``, forward and backward if ``trains``. On vectors there is nothing to gain: fp32.
+    ``wanted`` is fp32, bf16 or auto; channels-last is tried with either, for images. Each candidate is timed for about
+    ``seconds``: forward and backward if it ``trains``, else forward, held in its format. On vectors there is nothing
+    to gain: fp32.
     """
     if not spec.is_image:
         return Precision("bf16" if wanted == "bf16" else "fp32"), {}
     names = ("fp32", "bf16") if wanted == "auto" else (wanted,)
     candidates = [Precision(name, last) for name in names for last in (False, True)]  # type: ignore[arg-type]
     observation = torch.randint(0, 255, (batch, *spec.observation_shape), dtype=torch.uint8)
-    rates = {c: rate_of(_pass(network, c, observation, trains), batch, seconds) for c in candidates}
+    once = _training if trains else _answering
+    rates = {c: rate_of(once(network, c, observation), batch, seconds) for c in candidates}
     best = max(rates, key=lambda c: rates[c])
     if rates[best] < GAIN * rates[candidates[0]]:
         best = candidates[0]
     return best, {f"{c.name} {'NHWC' if c.channels_last else 'NCHW'}": rate for c, rate in rates.items()}
 
 
-def _pass(network: AnyNetwork, precision: Precision, observation: torch.Tensor, trains: bool) -> Callable[[], None]:
+def _training(network: AnyNetwork, precision: Precision, observation: torch.Tensor) -> Callable[[], None]:
     def once() -> None:
         network.precision = precision
-        with torch.set_grad_enabled(trains):
-            output = network(observation)
-            if trains:
-                (output.policy.square().mean() + output.value.square().mean()).backward()
+        output = network(observation)
+        (output.policy.square().mean() + output.value.square().mean()).backward()
+
+    return once
+
+
+def _answering(network: AnyNetwork, precision: Precision, observation: torch.Tensor) -> Callable[[], None]:
+    answers = held(network, precision)
+
+    def once() -> None:
+        with torch.no_grad():
+            answers(observation)
 
     return once
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import WeightsMessage, pull_layout, weights_layout
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.held import fill
 from hpcddrl.types import Weights
 
 FIXED_LAG = 1  # in deterministic runs: updates between the weights that act and those that learn from it
@@ -102,15 +104,16 @@ class Inbox:
     Args:
         world: whose ranks are meant.
         learner: the rank that answers.
-        values: [P] the parameters that arriving weights are copied to.
+        network: that arriving weights are copied into.
         exact: ask for versions by name.
         traffic: where messages are counted.
     """
 
-    def __init__(self, world: Comm, learner: int, values: torch.Tensor, exact: bool, traffic: Traffic) -> None:
-        self._learner, self._values, self._exact = learner, values, exact
+    def __init__(self, world: Comm, learner: int, network: nn.Module, exact: bool, traffic: Traffic) -> None:
+        self._learner, self._network, self._exact = learner, network, exact
         self._requests = Sender(world, Tag.PULL, pull_layout(), 2, traffic)
-        self._weights = Receiver(world, [learner], Tag.WEIGHTS, weights_layout(values.numel()), slots=2)
+        parameters = sum(p.numel() for p in network.parameters())
+        self._weights = Receiver(world, [learner], Tag.WEIGHTS, weights_layout(parameters), slots=2)
         self._asking = False
         self.version = -1
         self.last = False
@@ -134,7 +137,7 @@ class Inbox:
             if record.last[0]:
                 self.last = True
             elif record.version[0] > self.version:
-                self._values.numpy()[:] = record.flat
+                fill(self._network, torch.from_numpy(record.flat))
                 self.version = int(record.version[0])
             self._asking = False
             self._weights.release(slot)

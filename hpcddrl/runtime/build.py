@@ -29,6 +29,7 @@ from hpcddrl.config import (
 )
 from hpcddrl.logs import checkpoint
 from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.replay import priorities
@@ -150,9 +151,9 @@ def _replay(rank: Rank) -> Callable[[], None]:
 
 def _actor(rank: Rank) -> Callable[[], None]:
     config, world, number = rank.config, rank.comms.world, rank.place.number
-    network = network_of(rank, 0)
-    with_precision(rank, network, config.env.num_envs, trains=False)
-    flat = flatten(network)
+    learned = network_of(rank, 0)
+    with_precision(rank, learned, config.env.num_envs, trains=False)
+    network = held(learned, learned.precision)
     collector = Collector(
         environments(rank), acting(rank, network, world.rank), rank.control.timing, rank.control.counters
     )
@@ -163,7 +164,7 @@ def _actor(rank: Rank) -> Callable[[], None]:
     saved = saved_of(rank)
     return Actor(
         collector,
-        Inbox(world, asked, flat.values, config.deterministic, rank.traffic),
+        Inbox(world, asked, network, config.deterministic, rank.traffic),
         world,
         receivers,
         (number, len(rank.actors)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from mpi4py import MPI
 
 from hpcddrl.comm.allreduce import require
@@ -26,7 +24,6 @@ from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import peak_resident_bytes
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.networks.torsos import resolved
 from hpcddrl.roles.control import Control, Monitor
 from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.runtime.build import build
@@ -34,6 +31,7 @@ from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
+from hpcddrl.runtime.threads import use_threads
 from hpcddrl.types import EnvSpec
 
 DONE, STOPPED_BY_SIGNAL = 0, 75
@@ -66,9 +64,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         rank, monitor = _rank(
             world, config, spec, places, RunDirectory(path), segment, frames_before, display.show, signals
         )
-        rank = replace(
-            rank, frames_before=frames_before, resumed=resume, threads=_use_threads(world, hosts, config, spec)
-        )
+        rank = replace(rank, frames_before=frames_before, resumed=resume, threads=use_threads(rank, hosts))
         loop = build(rank)
         for line in _said_once(world, me, rank.lines):
             display.say(line)
@@ -182,19 +178,6 @@ def _saved_frames(run: RunDirectory, config: Config) -> float:
             f"topology.servers={shards}"
         )
     return float(sum(saved[owner].frames for owner in owners))
-
-
-def _use_threads(world: MPI.Comm, hosts: list[str], config: Config, spec: EnvSpec) -> int:
-    """Give torch this rank's share of its processors: those it is bound to, split among the ranks bound to the same.
-
-    Networks without convolutions are too small for more than one thread.
-    """
-    cpus = sorted(os.sched_getaffinity(0))
-    sharing = world.allgather((hosts[world.rank], cpus)).count((hosts[world.rank], cpus))
-    small = resolved(config.network.torso, spec.observation_shape) == "mlp"
-    threads = 1 if small else max(1, len(cpus) // sharing)
-    torch.set_num_threads(threads)
-    return threads
 
 
 def _budget_line(config: Config, frames_before: float) -> str:

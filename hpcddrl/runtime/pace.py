@@ -23,6 +23,7 @@ from hpcddrl.config import (
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.precision import choose_precision, rate_of
 from hpcddrl.rl.exploration import EpsilonGreedy
@@ -54,11 +55,9 @@ class Learner(NamedTuple):
     busy: float  # seconds that this takes in a second, where a pace was measured
 
 
-def measure(job: Job) -> Pace:
-    """Time stepping, answering and learning as the roles do them."""
-    with one_thread():
-        steps, answers = _acting(job)
-        return Pace(steps, answers, _learning(job))
+def measure(job: Job, seconds: float = SECONDS) -> Pace:
+    """Time stepping, answering and learning as the roles do them, each for about ``seconds``."""
+    return Pace(stepping(job, seconds), answering(job, seconds), learning(job, seconds))
 
 
 def natural(job: Job, pace: Pace) -> float:
@@ -92,33 +91,47 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _acting(job: Job) -> tuple[float, float]:
-    """Return env steps/s of a rank that steps, and observations/s of a learner that answers its actors."""
+def stepping(job: Job, seconds: float) -> float:
+    """Return the env steps/s of a rank that steps environments, with the forward passes that act if it does."""
     config, spec, num_envs = job.config, job.spec, job.config.env.num_envs
-    central = isinstance(config.acting, CentralActing) and job.actors > 0
-    network = make_network(config.network, config.algorithm, spec, seed=0)
-    waiting = num_envs * (_answered_together(job) if central else 1)
-    answered = min(waiting, max(MOST, num_envs))
+    with one_thread():
+        policy = _policy(job, num_envs)
+        act = _same(policy(_observations(spec, num_envs))) if _central(job) else policy
+        envs = make(games(config.env)[0], num_envs, list(range(num_envs)), config.algorithm.discount)
+        collector = Collector(envs, act, Timing(), counters_for(spec.frame_skip, 1))
+        _, rollout = rollout_layout(spec, config.algorithm.unroll_length, num_envs).allocate()
+        steps = rate_of(lambda: collector.collect(rollout, 0), rollout.reward.size, seconds)
+        envs.close()
+        return steps
+
+
+def answering(job: Job, seconds: float) -> float:
+    """Return the observations/s that a learner answers its actors with."""
+    if not _central(job):
+        return float("inf")
+    acting, num_envs = job.config.acting, job.config.env.num_envs
+    assert isinstance(acting, CentralActing)
+    together = job.actors if acting.minimum == "all" else min(acting.minimum, job.actors)
+    answered = min(num_envs * together, max(MOST, num_envs))
+    with one_thread():
+        policy, observations = _policy(job, answered), _observations(job.spec, answered)
+        return rate_of(lambda: policy(observations), answered, seconds)
+
+
+def _central(job: Job) -> bool:
+    return isinstance(job.config.acting, CentralActing) and job.actors > 0
+
+
+def _policy(job: Job, answered: int) -> Act:
+    """Return the policy that acts on so many observations, wherever that is done."""
+    network = make_network(job.config.network, job.config.algorithm, job.spec, seed=0)
     _choose_precision(network, job, answered, trains=False)
+    if not _central(job):
+        network = held(network, network.precision)
     greedy = EpsilonGreedy(lambda: torch.tensor([0.1]))
-    behaviour = greedy if isinstance(config.algorithm, QLearning) else policy_for(spec.action)
-    policy: Act = LocalPolicy(network, behaviour, seed=0)
-    envs = make(games(config.env)[0], num_envs, list(range(num_envs)), config.algorithm.discount)
-    act = _same(policy(_observations(spec, num_envs))) if central else policy
-    collector = Collector(envs, act, Timing(), counters_for(spec.frame_skip, 1))
-    _, rollout = rollout_layout(spec, config.algorithm.unroll_length, num_envs).allocate()
-    steps = rate_of(lambda: collector.collect(rollout, 0), rollout.reward.size, SECONDS)
-    envs.close()
-    if not central:
-        return steps, float("inf")
-    observations = _observations(spec, answered)
-    return steps, rate_of(lambda: policy(observations), answered, SECONDS)
-
-
-def _answered_together(job: Job) -> int:
-    assert isinstance(job.config.acting, CentralActing)
-    minimum = job.config.acting.minimum
-    return job.actors if minimum == "all" else min(minimum, job.actors)
+    return LocalPolicy(
+        network, greedy if isinstance(job.config.algorithm, QLearning) else policy_for(job.spec.action), seed=0
+    )
 
 
 def _same(acted: Acted) -> Act:
@@ -130,20 +143,25 @@ def _choose_precision(network: AnyNetwork, job: Job, batch: int, trains: bool) -
     network.precision, _ = choose_precision(network, job.spec, wanted, min(batch, 64), trains, seconds=0.05)
 
 
-def _learning(job: Job) -> float:
-    """Return samples/s of gradients, with what others have to say of them."""
+def learning(job: Job, seconds: float) -> float:
+    """Return the samples/s of gradients, with what others have to say of them."""
+    with one_thread():
+        return _learning(job, seconds)
+
+
+def _learning(job: Job, seconds: float) -> float:
     config, spec = job.config, job.spec
     network = make_network(config.network, config.algorithm, spec, seed=0)
     flat = flatten(network)
     batch, samples = _transitions(job) if isinstance(config.experience, Replay) else _batch(job)
     _choose_precision(network, job, samples, trains=True)
     algorithm, weights = algorithm_for(config, network, spec, flat.gradient), Weights(0, flat.values)
-    seconds = samples / rate_of(lambda: algorithm.gradients(batch, None, weights), samples, SECONDS)
+    each = samples / rate_of(lambda: algorithm.gradients(batch, None, weights), samples, seconds)
     others, share = _others(config, job)
     if others and isinstance(batch, Batch):
         rows = batch.observation[:, : max(1, round(config.algorithm.unroll_length * share))].flatten(0, 2)
-        seconds += others * len(rows) / rate_of(lambda: _forward(network, rows), len(rows), SECONDS)
-    return samples / seconds
+        each += others * len(rows) / rate_of(lambda: _forward(network, rows), len(rows), seconds)
+    return samples / each
 
 
 def _forward(network: AnyNetwork, observation: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmarks import curves, frameworks, report, rows
+from benchmarks import curves, frameworks, jobs, report, rows
 from hpcddrl.recipes import RECIPES
 
 CODE, BEFORE = "c0de000000", "01d0000000"
@@ -23,10 +23,10 @@ def row(recipe, code=CODE, setting=SETTING, date="2026-01-01T00:00:00Z", **more)
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """A table in an empty folder, on committed code."""
-    for module in (frameworks, report, curves, rows):
-        if hasattr(module, "ROOT"):
-            monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(frameworks, "code_key", lambda: CODE)
+    for module in (frameworks, jobs, rows):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for module in (frameworks, jobs):
+        monkeypatch.setattr(module, "code_key", lambda: CODE)
     return frameworks.Bench(SETTING, tmp_path, None)
 
 
@@ -200,7 +200,7 @@ def test_a_failed_run_is_said_and_the_others_go_on(bench, monkeypatch, capsys):
 
 def test_a_run_past_its_limit_is_ended(bench, tmp_path):
     log = tmp_path / "log"
-    assert not frameworks.launch([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.2)
+    assert not jobs.launch([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.2)
     assert "ended" in log.read_text()
 
 

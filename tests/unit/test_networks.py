@@ -10,6 +10,7 @@ from torch import nn
 
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.flat import TAIL, flatten
+from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.precision import choose_precision
 from hpcddrl.networks.torsos import SMALLEST_SIDE, TORSOS, torso
@@ -285,7 +286,7 @@ def test_choose_precision_times_nothing_on_vectors(wanted, name):
 
 def test_choose_precision_prefers_plain_fp32_when_the_others_gain_too_little(monkeypatch):
     rates = dict(zip(PRECISIONS, [100.0, 105.0, 109.0, 101.0], strict=True))
-    monkeypatch.setattr("hpcddrl.networks.precision._pass", lambda net, precision, x, trains: precision)
+    monkeypatch.setattr("hpcddrl.networks.precision._answering", lambda net, precision, x: precision)
     monkeypatch.setattr("hpcddrl.networks.precision.rate_of", lambda precision, samples, seconds: rates[precision])
     net = network(SMALL)
     assert choose_precision(net, SMALL, "auto", 4, trains=False)[0] == PRECISIONS[0]
@@ -301,3 +302,34 @@ def test_choose_precision_leaves_the_weights_alone():
     choose_precision(net, SMALL, "auto", 4, trains=True, seconds=0.0)
     assert torch.equal(values_of(net), before)
     assert not flatten(net).gradient.any()
+
+
+# --- weights that are only answered with
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ["nips", "resnet"])
+def test_held_weights_answer_as_the_network_does(name, precision):
+    net, x = network(SMALL, name, precision=precision), observations(SMALL)
+    answers = held(net, precision)
+    with torch.no_grad():
+        expected, got = net(x), answers(x)
+    torch.testing.assert_close(got.policy, expected.policy)
+    torch.testing.assert_close(got.value, expected.value)
+    stored = {p.dtype for p in answers.torso.parameters()}
+    assert stored == {torch.bfloat16 if precision.name == "bf16" else torch.float32}
+    assert answers.policy.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_vector_fills_held_weights(precision):
+    one, other, x = (
+        network(SMALL, "nips", seed=1),
+        network(SMALL, "nips", seed=2, precision=precision),
+        observations(SMALL),
+    )
+    answers = held(one, precision)
+    fill(answers, flatten(other).values)
+    with torch.no_grad():
+        torch.testing.assert_close(answers(x).policy, other(x).policy)
+        assert not torch.equal(one(x).policy, other(x).policy)

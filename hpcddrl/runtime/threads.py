@@ -1,0 +1,97 @@
+"""How many threads each rank computes with, where ranks share processors."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hpcddrl.comm.placement import Role
+from hpcddrl.networks.torsos import resolved
+from hpcddrl.runtime.pace import Pace, answering, learner, learning, stepping
+from hpcddrl.runtime.plan import Job, job_of, learner_steps_per_s
+from hpcddrl.runtime.rank import Rank
+
+TIMED_S = 0.2  # for each thing that is timed before the start
+SLACK = 0.15  # of a processor that a learner does without, rather than take a thread more
+
+
+class Costs(NamedTuple):
+    """What an env step takes of a processor."""
+
+    learn_s: float  # on the learner
+    act_s: float  # on the rank that steps
+
+
+def costs(job: Job, pace: Pace) -> Costs:
+    """Return the costs that a measured pace means in a job with actors."""
+    return Costs(learner(job, 1.0, pace).busy / learner_steps_per_s(job, 1.0), 1 / pace.steps)
+
+
+def evenly(processors: int, ranks: int) -> int:
+    """Return each rank's threads when all are alike."""
+    return max(1, processors // ranks)
+
+
+def threads(roles: Sequence[Role], processors: int, of: Costs) -> dict[Role, int]:
+    """Return the threads of each role among ranks that share some processors.
+
+    A learner that cannot keep up holds up its actors, which then leave processors idle. So learners get what learning
+    is of all the work, rounded up: when the actors are behind, they have time to spare. The rest goes to the others.
+
+    Args:
+        roles: of the ranks that share them.
+        processors: that they share.
+        of: an env step.
+    """
+    learners = sum(role is Role.LEARNER for role in roles)
+    actors = sum(role is Role.ACTOR for role in roles)
+    if not learners or not actors:
+        return dict.fromkeys(roles, evenly(processors, len(roles)))
+    share = processors * of.learn_s / (of.learn_s + of.act_s)
+    each = max(1, math.ceil(share / learners - SLACK))
+    left = evenly(max(0, processors - each * learners), len(roles) - learners)
+    return {role: each if role is Role.LEARNER else left for role in roles}
+
+
+def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
+    """Let torch compute with this rank's share of the processors that it, and perhaps others, are bound to.
+
+    The shares are by what each role takes, which is timed; but not in a deterministic run, since the number of threads
+    changes in which order is summed. Networks without convolutions are too small for more than one thread. Collective
+    over the job.
+    """
+    config, me = rank.config, rank.comms.world.rank
+    cpus = sorted(os.sched_getaffinity(0))
+    everyone = rank.comms.world.allgather((hosts[me], cpus))
+    roles = [place.role for place, other in zip(rank.places, everyone, strict=True) if other == everyone[me]]
+    if resolved(config.network.torso, rank.spec.observation_shape) == "mlp":
+        mine = 1
+    elif config.deterministic or not config.topology.actors_per_group:
+        mine = evenly(len(cpus), len(roles))
+    else:
+        of = _timed(rank)
+        mine = threads(roles, len(cpus), of)[rank.place.role]
+        rank.lines.append(
+            f"threads: {mine}, of {len(cpus)} processors that {len(roles)} ranks share (an env step takes "
+            f"{of.learn_s * 1e6:,.0f} µs to learn from, {of.act_s * 1e6:,.0f} µs where it is done)"
+        )
+    torch.set_num_threads(mine)
+    return mine
+
+
+def _timed(rank: Rank) -> Costs:
+    """Let each rank time what its role does, all at once; return the means. Collective over the job."""
+    job, unknown = job_of(rank.config, rank.spec), float("nan")
+    match rank.place.role:
+        case Role.ACTOR:
+            mine = Pace(stepping(job, TIMED_S), unknown, unknown)
+        case Role.LEARNER:
+            mine = Pace(unknown, answering(job, TIMED_S), learning(job, TIMED_S))
+        case _:
+            mine = Pace(unknown, unknown, unknown)
+    return costs(job, Pace(*np.nanmean(rank.comms.world.allgather(mine), axis=0)))
