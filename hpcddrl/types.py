@@ -7,6 +7,7 @@ last K of them.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -179,6 +180,14 @@ class Learned(NamedTuple):
 
     metrics: dict[str, float]
     errors: Array | None = None  # [N] f32 temporal differences, for a replay's priorities
+
+
+class Stage(enum.IntEnum):
+    """A span of a run, by what helps it."""
+
+    EARLY = 0  # no better than random play
+    MIDDLE = 1  # between the two
+    LATE = 2  # on a plateau
 
 
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions
