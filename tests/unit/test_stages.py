@@ -75,7 +75,7 @@ RANDOM_PLAY = {
 
 def test_what_never_leaves_random_play_stays_early():
     """Measured over 100 seeds of 5,000 episodes each of the first five: 1 switch in 500 runs."""
-    runs = itertools.product(RANDOM_PLAY, range(20))
+    runs = itertools.product(RANDOM_PLAY, range(12))
     left = Counter(name for name, seed in runs if of(RANDOM_PLAY[name](np.random.default_rng(seed), 3000)))
     assert left.total() <= 1, left
 
