@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def centres(maps: Tensor) -> Tensor:
-    """Return the mean places [N, P, 2] of maps [N, P, h, w] read as logits (Jakab et al. 2018, arXiv:1806.07823).
+    """Return the mean places [N, P, 2] under softmaxes over the whole of each map [N, P, h, w] of logits.
 
-    Rows and columns are told apart: each coordinate is the mean under a softmax of the maps' means over the other one.
+    (The spatial softmax of Finn et al. 2016, arXiv:1509.06113.)
     """
-    y = torch.softmax(maps.mean(dim=3), dim=2) @ _axis(maps.shape[2], maps)
-    x = torch.softmax(maps.mean(dim=2), dim=2) @ _axis(maps.shape[3], maps)
-    return torch.stack([y, x], dim=-1)
+    height, width = maps.shape[-2:]
+    share = torch.softmax(maps.flatten(2), dim=2).reshape(maps.shape)
+    return torch.stack([share.sum(3) @ _axis(height, maps), share.sum(2) @ _axis(width, maps)], dim=-1)
 
 
 def gaussians(places: Tensor, size: tuple[int, int], deviation: float) -> Tensor:

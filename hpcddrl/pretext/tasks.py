@@ -178,7 +178,8 @@ class Segmentation(nn.Module):
 class ObjectProposals(nn.Module):
     """Finds points on things, by making a later frame from an earlier one's features and those at the points alone.
 
-    The source's features and points are constants to the gradient.
+    As in Kulkarni et al. 2019, arXiv:1906.11883. The source's features and points are constants to the gradient, as in
+    the authors' released code (from memory, unchecked).
 
     Args:
         body: the torso's convolutions.
@@ -206,7 +207,7 @@ class ObjectProposals(nn.Module):
         self.decoder = Decoder(body, shape, channels)
 
     def forward(self, body: nn.Sequential, views: Views) -> Solved:
-        """See `Task`; the later observations may be several steps later."""
+        """See `Task`; the later observations should be many steps later, so that things stand elsewhere."""
         target = newest(views.next_observation, self._channels)
         with torch.no_grad():
             source_features = encoded(body, views.observation)
