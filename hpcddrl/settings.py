@@ -75,7 +75,9 @@ def _assign(data: dict[str, Any], path: str, text: str) -> None:
     except json.JSONDecodeError:
         value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     has_kinds = isinstance(node.get(name), dict) and "kind" in node[name]
-    node[name] = {"kind": value} if has_kinds and not isinstance(value, dict) else value
+    if has_kinds and not isinstance(value, dict):
+        value = {"kind": "none" if value is None else value}  # an answer may be called none
+    node[name] = value
 
 
 def _check_field(node: dict[str, Any], name: str, where: str) -> None:

@@ -7,6 +7,7 @@ last K of them.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,6 +39,23 @@ class Continuous(NamedTuple):
 ActionSpec = Discrete | Continuous
 
 
+class GoalLayout(NamedTuple):
+    """Where the parts of a goal environment's frames stand along their first axis: observation, desired, achieved."""
+
+    observation: int  # entries of a vector, or planes of an image
+    goal: int  # of each of the two goals
+
+    @property
+    def desired(self) -> slice:
+        """Return where the goal to be reached stands."""
+        return slice(self.observation, self.observation + self.goal)
+
+    @property
+    def achieved(self) -> slice:
+        """Return where the goal stands that is reached by what the frame shows."""
+        return slice(self.observation + self.goal, self.observation + 2 * self.goal)
+
+
 class EnvSpec(NamedTuple):
     """What a network and a message must know about an environment."""
 
@@ -46,6 +64,7 @@ class EnvSpec(NamedTuple):
     frame_stack: int  # K
     action: ActionSpec
     frame_skip: int  # emulator frames in one env step
+    goal: GoalLayout | None = None  # of environments that have one
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -181,6 +200,17 @@ class Learned(NamedTuple):
     errors: Array | None = None  # [N] f32 temporal differences, for a replay's priorities
 
 
+class Stage(enum.IntEnum):
+    """A span of a run, by what helps it."""
+
+    EARLY = 0  # no better than random play
+    MIDDLE = 1  # between the two
+    LATE = 2  # on a plateau
+
+
+GoalOutcome = Callable[[Array, Array], tuple[Array, Array]]
+"""Achieved and desired goals [N, ...] of N steps, as frames show them -> their rewards [N] f32, as learned from, and
+whether reaching the goal ends the episode [N] bool."""
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions
 Metrics = dict[str, float]
 

@@ -17,7 +17,16 @@ from hpcddrl.config.algorithm import (
     Surrogate,
 )
 from hpcddrl.config.coupling import Coupling, Ensemble, Teacher, Uncoupled
-from hpcddrl.config.experience import Experience, Fresh, Proportional, RankBased, Replay, Uniform
+from hpcddrl.config.experience import (
+    Experience,
+    Fresh,
+    Hindsight,
+    NoHindsight,
+    Proportional,
+    RankBased,
+    Replay,
+    Uniform,
+)
 from hpcddrl.config.fields import UNFINISHED
 from hpcddrl.config.run import SCHEMA, Budget, Config, Logging
 from hpcddrl.config.update import (
@@ -54,12 +63,14 @@ __all__ = [
     "Env",
     "Experience",
     "Fresh",
+    "Hindsight",
     "LinearEpsilon",
     "LocalActing",
     "LocalUpdate",
     "Logging",
     "Network",
     "NoCompensation",
+    "NoHindsight",
     "Optimization",
     "ParameterServer",
     "PolicyGradient",

@@ -46,6 +46,25 @@ class RankBased:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoHindsight:
+    """Transitions are learned from with the goal they had."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Hindsight:
+    """Most of what is drawn gets a goal that its own episode achieved (Andrychowicz et al. 2017).
+
+    ``future``: by a later frame; ``final``: by the episode's last; ``episode``: by any of it.
+    """
+
+    kind: Literal["future", "final", "episode"] = "future"
+    relabels: Positive = 4
+    """k: so many transitions in k + 1 get another goal."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Replay:
     """Transitions are kept and drawn again; on replay ranks if there are any, else on each learner."""
 
@@ -61,6 +80,8 @@ class Replay:
     priorities: Annotated[Uniform | Proportional | RankBased, Field(discriminator="kind")] = Field(
         default_factory=Uniform
     )
+    hindsight: Annotated[NoHindsight | Hindsight, Field(discriminator="kind")] = Field(default_factory=NoHindsight)
+    """Of environments with goals only."""
 
 
 Experience = Annotated[Fresh | Replay, Field(discriminator="kind")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
-from hpcddrl.config.experience import Replay
+from hpcddrl.config.experience import Hindsight, Replay
 from hpcddrl.config.update import ParameterServer
 
 if TYPE_CHECKING:
@@ -162,6 +162,23 @@ def _replay(config: Config) -> Rules:
         replay.batch_size > replay.learning_starts,
         f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
         f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
+    )
+    yield from _hindsight(config, replay)
+
+
+def _hindsight(config: Config, replay: Replay) -> Rules:
+    if not isinstance(replay.hindsight, Hindsight):
+        return
+    kind, env = replay.hindsight.kind, config.env
+    yield (
+        env.reward not in ("raw", "clip"),
+        f"env.reward = {env.reward!r} with experience.hindsight.kind = {kind!r}: a reward is computed again under "
+        "another goal, long after the running deviation it was divided by; set env.reward=raw or env.reward=clip",
+    )
+    yield (
+        len(env.ids) > 1,
+        f"env.id = {env.id!r} with experience.hindsight.kind = {kind!r}: one environment says what goals are worth; "
+        "name one, or set experience.hindsight=none",
     )
 
 

@@ -20,9 +20,10 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from hpcddrl.config import Env
+from hpcddrl.envs import goals, toy
+from hpcddrl.envs.goal_frames import AsOneArray, has_goal, outcome
 from hpcddrl.envs.rewards import RewardTransform, reward_transform
-from hpcddrl.envs.toy import BUILT_IN
-from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, Step
+from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, GoalOutcome, Step
 
 
 class Environments:
@@ -146,7 +147,7 @@ def make(env: Env, num_envs: int, seeds: Sequence[int], discount: float, threads
         vector: VectorEnv[Any, Any, Any] = _atari(env, num_envs, threads)
     else:
         build = _constructor(env)
-        named = [lambda i=i: _Named(build(), i, seeds[i]) for i in range(num_envs)]
+        named = [lambda i=i: _Named(_encoded(build()), i, seeds[i]) for i in range(num_envs)]
         try:
             vector = SyncVectorEnv(named, autoreset_mode=AutoresetMode.NEXT_STEP)
         except Exception as error:
@@ -186,6 +187,16 @@ def probe(env: Env) -> EnvSpec:
     return spec
 
 
+def goal_outcome(env: Env, discount: float) -> GoalOutcome:
+    """Return what transitions of a goal environment (see `EnvSpec.goal`) are worth under any goal.
+
+    Rewards must be learned from as they are or clipped: a running deviation is another on every rank.
+    """
+    register()
+    assert env.reward in ("raw", "clip"), "a rule of the configuration"
+    return outcome(_constructor(env)(), reward_transform(env.reward, False, 1, discount))
+
+
 def is_atari(name: str) -> bool:
     """Say whether an id names an Atari game of ale-py's."""
     return name.startswith("ALE/")
@@ -194,7 +205,7 @@ def is_atari(name: str) -> bool:
 def register() -> None:
     """Make Gymnasium know Atari's and this package's ids; calling it again does nothing."""
     gym.register_envs(ale_py)
-    for name, cls in BUILT_IN.items():
+    for name, cls in (toy.BUILT_IN | goals.BUILT_IN).items():
         if name not in gym.registry:
             gym.register(id=name, entry_point=f"{cls.__module__}:{cls.__name__}")
 
@@ -235,6 +246,10 @@ def _constructor(env: Env) -> Callable[[], gym.Env[Any, Any]]:
     return lambda: cls(**env.options)
 
 
+def _encoded(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return AsOneArray(env) if has_goal(env) else env
+
+
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
     return f"env.id = {name!r}: no such environment; nearest: {', '.join(near) or 'none'}; or give module:Class"
@@ -243,18 +258,25 @@ def _unknown(name: str) -> str:
 def _spec(env: Env, vector: VectorEnv[Any, Any, Any]) -> EnvSpec:
     shape, dtype = _frame(env, vector.single_observation_space)
     atari = is_atari(env.id)
+    goal = None
+    if isinstance(vector, SyncVectorEnv) and vector.envs[0].has_wrapper_attr("goal_layout"):
+        goal = vector.envs[0].get_wrapper_attr("goal_layout")
     return EnvSpec(
         frame_shape=shape,
         frame_dtype=dtype,
         frame_stack=env.frame_stack or (4 if atari else 1),
         action=_action(env, vector.single_action_space),
         frame_skip=env.frame_skip if atari else 1,
+        goal=goal,
     )
 
 
 def _frame(env: Env, space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     if not isinstance(space, gym.spaces.Box) or not 1 <= len(space.shape) <= 3:
-        raise ValueError(f"env.id = {env.id!r}: observations {space} are not supported; use a Box vector or image")
+        raise ValueError(
+            f"env.id = {env.id!r}: observations {space} are not supported; use a Box vector or image, or a "
+            "dictionary of observation, desired_goal and achieved_goal (with compute_reward)"
+        )
     shape = tuple(int(n) for n in space.shape)
     if is_atari(env.id):
         shape = shape[1:]  # the stack of one

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpcddrl.replay.hindsight import Hindsight
 from hpcddrl.replay.priorities import Priorities, importance_weights
 from hpcddrl.replay.ring import Gathered, Ring, empty, ring_bytes
 from hpcddrl.types import Array, EnvSpec, Rollout
@@ -45,6 +46,8 @@ class Replay:
         discount: γ.
         priorities: from a number of slots to who is drawn how often.
         seed: of the draws.
+        hindsight: gives what is drawn other goals, or None. A priority is then that of a transition under the goal
+            that it was last drawn with.
 
     Raises:
         ValueError: a number out of its range.
@@ -59,6 +62,7 @@ class Replay:
         discount: float,
         priorities: Callable[[int], Priorities],
         seed: int,
+        hindsight: Hindsight | None = None,
     ) -> None:
         if not 0.0 <= discount <= 1.0:
             raise ValueError(f"discount = {discount}: must be from 0 to 1")
@@ -67,6 +71,7 @@ class Replay:
         self._state = np.full(self._ring.slots, _ABSENT, np.uint8)
         self._priorities = priorities(self._ring.slots)
         self._rng = np.random.default_rng(seed)
+        self._hindsight = hindsight
         self._drawable = 0
         self.inserted = 0
         self.used = 0
@@ -139,6 +144,8 @@ class Replay:
         out.weight[...] = importance_weights(probability, beta)
         into = Gathered(*(getattr(out, field) for field in Gathered._fields))
         self._ring.gather(out.keys, self._n, self._discount, into)
+        if self._hindsight is not None:
+            self._hindsight.relabel(self._ring, out.keys, self._n, self._discount, into, self._rng)
         return out
 
     def update(self, keys: Array, errors: Array) -> None:

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hpcddrl.replay.n_step import Returns, Steps, returns
 from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
+
+_STRIDE = 64  # steps by which an episode's ends are looked for
 
 
 class Gathered(NamedTuple):
@@ -19,14 +22,6 @@ class Gathered(NamedTuple):
     reward: Array  # [N] f32: Σ γᵏ r over the steps
     discount: Array  # [N] f32: of the value of the next observation; 0 if the episode terminated before it
     version: Array  # [N] i64: of the weights that acted
-
-
-class Returns(NamedTuple):
-    """What N transitions of up to n steps each earn on their way."""
-
-    steps: Array  # [N] i64: m, n unless the episode ended before
-    reward: Array  # [N] f64: Σ γᵏ r over these steps
-    discount: Array  # [N] f64: γᵐ, or 0 after termination
 
 
 class _Store(NamedTuple):
@@ -147,20 +142,32 @@ class Ring:
         self._number[stream : stream + envs] = rollout.number[0]
         return steps[~rollout.first[depth:]]
 
-    def returns(self, keys: Array, n: int, gamma: float) -> Returns:
-        """Sum up to ``n`` rewards from each key [N] on: no further than to the episode's end.
+    def steps(self, keys: Array, n: int) -> Steps:
+        """Return the ``n`` steps from each key [N] on, be it the next episode's or slots not written yet."""
+        rows = self.slot(self.after(keys[:, None], np.arange(n + 1)))
+        store = self._store
+        return Steps(store.first[rows[:, 1:]], store.reward[rows[:, :-1]], store.discount[rows[:, :-1]])
 
-        Whatever stands behind the end is read and ignored, be it the next episode or a slot not written yet.
-        """
-        rows = self.slot(keys[:, None] + self._streams * np.arange(n + 1))  # [N, n + 1]
-        reset = self._store.first[rows[:, 1:]]
-        discount = self._store.discount[rows[:, :-1]]
-        alive = ~np.logical_or.accumulate(reset, axis=1)  # [N, n]: step k still belongs to the episode
-        alive[:, 1:] &= np.logical_and.accumulate(discount[:, :-1] != 0, axis=1)
-        steps = np.count_nonzero(alive, axis=1)
-        reward = np.where(alive, self._store.reward[rows[:, :-1]], 0.0) @ gamma ** np.arange(n)
-        terminated = np.any(alive & (discount == 0), axis=1)
-        return Returns(steps, reward, np.where(terminated, 0.0, gamma**steps))
+    def returns(self, keys: Array, n: int, gamma: float) -> Returns:
+        """Sum up to ``n`` rewards from each key [N] on: no further than to the episode's end."""
+        return returns(self.steps(keys, n), gamma)
+
+    def after(self, keys: Array, steps: Any) -> Array:
+        """Return the keys so many steps later in the same streams."""
+        return np.asarray(keys + self._streams * steps)
+
+    def frames(self, keys: Array) -> Array:
+        """Return the single frames [*, *frame_shape] of keys [*]."""
+        return np.asarray(self._store.frames[self.slot(keys)])
+
+    def ahead(self, keys: Array) -> Array:
+        """Return how many frames of its episode follow on each key's [N], as far as they are in."""
+        return self._until_first(keys, self._newest[keys % self._streams] - keys // self._streams, forward=True)
+
+    def behind(self, keys: Array) -> Array:
+        """Return how many frames of its episode came before each key's [N], as far as they are held."""
+        reach = keys // self._streams - self._oldest(self._newest[keys % self._streams])
+        return self._until_first(keys, reach, forward=False)
 
     def complete(self, keys: Array, n: int) -> Array:
         """Say [N] bool whether transitions are in with all their steps and the value of their next observation.
@@ -173,10 +180,10 @@ class Ring:
 
     def errors(self, keys: Array, n: int, gamma: float) -> Array:
         """Return R + γᵐ V(x_{t+m}) − Q(x_t, a_t) [N] f64 of complete transitions, as the weights that acted saw it."""
-        returns = self.returns(keys, n, gamma)
-        value = self._store.value[self.slot(keys + self._streams * returns.steps)]
-        bootstrap = np.where(returns.discount > 0, value, 0.0) * returns.discount  # no value behind termination
-        return np.asarray(returns.reward + bootstrap - self._store.action_value[self.slot(keys)])
+        earned = self.returns(keys, n, gamma)
+        value = self._store.value[self.slot(self.after(keys, earned.steps))]
+        bootstrap = np.where(earned.discount > 0, value, 0.0) * earned.discount  # no value behind termination
+        return np.asarray(earned.reward + bootstrap - self._store.action_value[self.slot(keys)])
 
     def gather(self, keys: Array, n: int, gamma: float, out: Gathered | None = None) -> Gathered:
         """Put complete transitions [N] of up to ``n`` steps together.
@@ -189,15 +196,18 @@ class Ring:
         """
         if out is None:
             out = empty(self._spec, len(keys))
-        returns, slots = self.returns(keys, n, gamma), self.slot(keys)
-        self._observe(keys, out.observation)
-        self._observe(keys + self._streams * returns.steps, out.next_observation)
+        earned, slots = self.returns(keys, n, gamma), self.slot(keys)
+        self.observe(keys, out.observation)
+        self.observe(self.after(keys, earned.steps), out.next_observation)
         out.action[...], out.version[...] = self._store.action[slots], self._store.version[slots]
-        out.reward[...], out.discount[...] = returns.reward, returns.discount
+        out.reward[...], out.discount[...] = earned.reward, earned.discount
         return out
 
-    def _observe(self, keys: Array, out: Array) -> None:
-        """Stack the K frames up to each key; frames from before an episode's first are replaced by that one."""
+    def observe(self, keys: Array, out: Array) -> None:
+        """Write the observations of keys [N] to ``out`` [N, *observation_shape]: the K frames up to each.
+
+        Frames from before an episode's first are replaced by that one.
+        """
         back = np.arange(self._depth)[::-1]
         frames = keys[:, None] - self._streams * back  # [N, K]
         first = self._store.first[self.slot(frames)]
@@ -206,6 +216,20 @@ class Ring:
         assert out.flags.c_contiguous, "observations are written in place"
         flat = self._store.frames.reshape(self.slots, -1)
         np.take(flat, rows, axis=0, out=out.reshape(*rows.shape, flat.shape[1]), mode="clip")
+
+    def _until_first(self, keys: Array, reach: Array, forward: bool) -> Array:
+        """Return how many steps [N] each key's episode goes on in one direction, at most ``reach`` [N]."""
+        way = 1 if forward else -1
+        found = reach.copy()
+        left = np.arange(len(keys))
+        for start in range(0, int(reach.max(initial=0)), _STRIDE):
+            ahead = np.arange(start, start + _STRIDE)
+            # Forward the next frame must open no episode, backward this one.
+            first = self._store.first[self.slot(self.after(keys[left, None], way * ahead + forward))]
+            ends = first.any(axis=1)
+            found[left[ends]] = np.minimum(start + first[ends].argmax(axis=1), reach[left[ends]])
+            left = left[~ends & (reach[left] > start + _STRIDE)]
+        return found
 
     def _oldest(self, newest: Any) -> Any:
         """Return the oldest time whose whole stack of frames is stored beside ``newest``."""

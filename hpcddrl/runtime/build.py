@@ -19,6 +19,7 @@ from hpcddrl.config import (
     ClippedSurrogate,
     ConstantCompensation,
     Ensemble,
+    Hindsight,
     NoCompensation,
     ParameterServer,
     Proportional,
@@ -27,12 +28,14 @@ from hpcddrl.config import (
     Teacher,
     Uniform,
 )
+from hpcddrl.envs.make import goal_outcome
 from hpcddrl.logs import checkpoint
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.replay import priorities
+from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
@@ -294,11 +297,19 @@ def _memory(rank: Rank, feeders: int, config: Replay) -> ReplayMemory:
         algorithm.discount,
         _priorities(config),
         rank.config.seed * 1000 + rank.comms.world.rank,
+        _hindsight(rank, config),
     )
     rank.lines.append(
         f"replay of {config.capacity:,} transitions takes {memory.nbytes / 1e9:.2f} GB on each rank that holds one"
     )
     return memory
+
+
+def _hindsight(rank: Rank, config: Replay) -> Relabelling | None:
+    if not isinstance(config.hindsight, Hindsight):
+        return None
+    outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
+    return Relabelling(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
 
 
 def _priorities(config: Replay) -> Callable[[int], priorities.Priorities]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import Config, Teacher
+from hpcddrl.config import Config, Hindsight, Replay, Teacher
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
@@ -39,6 +39,12 @@ def checked(config: Config) -> EnvSpec:
         raise ValueError(
             f"topology.servers = {config.topology.servers}: more shards than the network's {parameters:,} weights; "
             "set fewer"
+        )
+    if isinstance(config.experience, Replay) and isinstance(config.experience.hindsight, Hindsight) and not spec.goal:
+        raise ValueError(
+            f"experience.hindsight.kind = {config.experience.hindsight.kind!r}: {config.env.id} has no goal (no "
+            "observation, achieved_goal and desired_goal with compute_reward); name an environment that has one, such "
+            "as hpcddrl/BitFlip-v0, or set experience.hindsight=none"
         )
     if isinstance(config.coupling, Teacher):
         teacher_network(config.coupling.run, spec)

@@ -48,7 +48,7 @@ CASES = [
     Case("group_ensemble", 6, options=given(topology__groups=2, topology__learners_per_group=2)),
     Case("dqn", 1, "CartPole-v1", SOON),
     Case("gorila", 3, options=SOON),
-    Case("ddql", 2, options=SOON),
+    Case("ddql", 2, "hpcddrl/BitFlip-v0", (*SOON, *given(experience__hindsight="future", env__reward="raw"))),
     Case("apex", 3, options=SOON),
     Case("a3c", 4, options=given(topology__servers=2)),
     Case("ga3c", 2),
