@@ -274,7 +274,7 @@ class Control:
             c.lag_min, c.lag_mean, c.lag_max = min(lags), float(np.mean(lags)), max(lags)
             row |= {"lag_min": c.lag_min, "lag_mean": c.lag_mean, "lag_max": c.lag_max}
         if row:
-            self.log.append("learning", row)
+            self.log.append("learning", row | {"time": time.perf_counter() - self._started})
         self._learned, self._lags = {}, []
 
     def _histogram_rows(self) -> None:

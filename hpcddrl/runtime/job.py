@@ -98,6 +98,7 @@ def _rank(
         world_rank=world.rank,
         world_size=world.size,
         env=game_of(config, places, world.rank),
+        frames_before=frames_before,
     )
     log = RankLog(run.rank_file(segment, world.rank), attributes)
     comms = split(world, places)
