@@ -77,8 +77,17 @@ class Pull(NamedTuple):
     wanted: Array  # [1] i64: exactly this version in deterministic runs; else any newer than it
 
 
+class ExchangeMessage(NamedTuple):
+    """Leader to leader."""
+
+    last: Array
+    version: Array  # [1] i64
+    architecture: Array  # [1] i64: which networks these are the weights of, see networks.flat
+    flat: Array  # [P] f32
+
+
 class WeightsMessage(NamedTuple):
-    """Learner to actor, server to learner, leader to leader."""
+    """Learner to actor, server to learner."""
 
     last: Array
     version: Array  # [1] i64
@@ -197,6 +206,15 @@ def weights_layout(parameters: int) -> Layout[WeightsMessage]:
             "refused": (one, np.uint8),
             "flat": ((parameters,), np.float32),
         },
+    )
+
+
+def exchange_layout(parameters: int) -> Layout[ExchangeMessage]:
+    """Lay out the weights of a group's network."""
+    one = (1,)
+    return Layout(
+        ExchangeMessage,
+        {"version": (one, np.int64), "architecture": (one, np.int64), "flat": ((parameters,), np.float32)},
     )
 
 

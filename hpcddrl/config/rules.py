@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
+from hpcddrl.config.coupling import Ensemble
 from hpcddrl.config.experience import Replay
 from hpcddrl.config.update import ParameterServer
 
@@ -166,16 +167,31 @@ def _replay(config: Config) -> Rules:
 
 
 def _coupling(config: Config) -> Rules:
-    values = isinstance(config.algorithm, QLearning)
+    coupling, values = config.coupling, isinstance(config.algorithm, QLearning)
+    if isinstance(coupling, Ensemble):
+        yield from _ensemble(coupling, config.topology.groups)
     yield (
-        values and config.coupling.kind == "ensemble",
-        "coupling.kind = 'ensemble' with algorithm.kind = 'q_learning': only policies are mixed; set "
-        "coupling=uncoupled",
+        values and isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau",
+        "coupling.schedule.kind = 'plateau' with algorithm.kind = 'q_learning': what a replay draws does not tell the "
+        "returns of now; set coupling.schedule=warmup",
     )
     yield (
-        values and config.coupling.kind == "teacher",
+        values and coupling.kind == "teacher",
         "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
         "coupling=uncoupled or algorithm=actor_critic",
+    )
+
+
+def _ensemble(ensemble: Ensemble, groups: int | None) -> Rules:
+    yield (
+        ensemble.topology != "all_to_all" and groups is not None and 1 < groups < 3,
+        f"coupling.topology = {ensemble.topology!r} with topology.groups = {groups}: a {ensemble.topology} of two is "
+        "all to all; start three groups or more, or set coupling.topology=all_to_all",
+    )
+    yield (
+        ensemble.max_age is not None and ensemble.max_age <= ensemble.exchange_every,
+        f"coupling.max_age = {ensemble.max_age}: weights that come every coupling.exchange_every = "
+        f"{ensemble.exchange_every} updates would all be dropped; set more",
     )
 
 

@@ -17,7 +17,9 @@ def group_ensemble() -> Config:
 
     Differences: c has a temperature, and the peers' networks see a quarter of each batch (evaluate_every = 4),
     since seven forward passes on all of it would cost more than learning does. β and K are ours: the proposal
-    gives neither.
+    gives neither. It weighs by values as they are; with rewards or critics of different scales that lets one group
+    win (coupling.mixing.normalise=true, or coupling.mixing=uniform). Of many groups, let not all hear all
+    (coupling.topology=random_pairs). coupling=uncoupled is the same job without exchange.
     """
     return Config(
         recipe="group_ensemble",

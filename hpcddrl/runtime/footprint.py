@@ -135,7 +135,8 @@ def _learner(job: Job) -> list[Part]:
         Part("network: weights and gradients", weights, 2),
         Part("optimizer's vectors", weights, learns_here * optimizer_vectors(config.optimization.method)),
         Part("target network", weights, 2 * isinstance(config.algorithm, QLearning)),
-        Part("peers' networks", 2 * weights, job.peers),
+        Part("peers' weights", weights, job.peers),
+        Part("peers' network", weights, int(job.peers > 0)),
         *_teacher(job),
         Part("activations of an observation", activation_bytes(job), samples_per_batch(config, job.actors)),
         *_batch(job),
@@ -181,7 +182,7 @@ def _buffers(job: Job, flows: list[Flow], role: Role) -> list[Part]:
     ranks = [rank for rank, place in enumerate(job.places) if place.role is role]
     parts = []
     for flow in flows:
-        received = np.bincount(flow.receivers, minlength=len(job.places))[ranks].max() * flow.posted
+        received = np.bincount(flow.receivers, minlength=len(job.places))[ranks].max() * (flow.posted + flow.announced)
         sends = bool(np.isin(ranks, flow.senders).any())
         parts.append(Part(f"{flow.kind} received", flow.nbytes, int(received)))
         parts.append(Part(f"{flow.kind} sent", flow.nbytes, sends * flow.sending, sends * flow.most))

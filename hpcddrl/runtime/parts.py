@@ -8,7 +8,7 @@ from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.algorithms.algorithm import Algorithm
 from hpcddrl.algorithms.q_learning import QLearning
 from hpcddrl.config import ActorCritic as ActorCriticConfig
-from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Replay
+from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Ensemble, Replay
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.q_value import QNetwork
@@ -26,7 +26,8 @@ def algorithm_for(config: Config, network: AnyNetwork, spec: EnvSpec, gradient: 
     assert isinstance(network, QNetwork)
     assert isinstance(target, QNetwork)
     target.precision = network.precision
-    return QLearning(choices, network, target, gradient)
+    temperature = config.coupling.q_temperature if isinstance(config.coupling, Ensemble) else 1.0
+    return QLearning(choices, network, target, gradient, temperature)
 
 
 def rollouts_per_batch(config: Config, actors: int) -> int:

@@ -16,6 +16,7 @@ from hpcddrl.comm.messages import (
     Tag,
     actions_layout,
     errors_layout,
+    exchange_layout,
     frames_layout,
     gradient_layout,
     pull_layout,
@@ -24,6 +25,7 @@ from hpcddrl.comm.messages import (
     status_layout,
     weights_layout,
 )
+from hpcddrl.comm.partners import neighbours
 from hpcddrl.comm.placement import Place, Role, leaders, place, ranks_of
 from hpcddrl.config import ActorCritic, CentralActing, ClippedSurrogate, Config, Ensemble, ParameterServer, Replay
 from hpcddrl.networks.flat import TAIL
@@ -60,9 +62,18 @@ class Job(NamedTuple):
 
     @property
     def peers(self) -> int:
-        """Return how many other groups each learner hears of."""
-        coupled = isinstance(self.config.coupling, Ensemble)
-        return (self.config.topology.groups or 1) - 1 if coupled else 0
+        """Return how many other groups each learner hears of, in the long run."""
+        coupling, groups = self.config.coupling, self.config.topology.groups or 1
+        if not isinstance(coupling, Ensemble) or groups == 1:
+            return 0
+        return len(neighbours(coupling.topology, groups, 0).by)
+
+    @property
+    def asked(self) -> int:
+        """Return how many peers each learner asks about a batch."""
+        coupling = self.config.coupling
+        most = coupling.max_peers if isinstance(coupling, Ensemble) else None
+        return self.peers if most is None else min(most, self.peers)
 
     @property
     def shard(self) -> int:
@@ -85,6 +96,7 @@ class Flow(NamedTuple):
     receivers: Array  # [pairs]
     per_s: float  # messages of each pair
     posted: int = 0  # buffers that a receiver keeps for each of its senders
+    announced: int = 0  # buffers that a receiver makes for each of its senders whose messages have come
     sending: int = 0  # buffers of each sender, as a rule
     most: int = 0  # buffers of each sender, at most
 
@@ -218,15 +230,30 @@ def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     coupling, heads = job.config.coupling, np.array(leaders(job.places), np.int64)
     if not isinstance(coupling, Ensemble) or not job.peers:
         return []
-    rate = updates_per_s(job, steps_per_s) / coupling.exchange_every
-    senders, receivers = _all_pairs(heads.reshape(1, -1), heads.reshape(1, -1))
-    others = senders != receivers
-    weights, learners = weights_layout(job.parameters).nbytes, job.by_group(Role.LEARNER)
-    pairs, told = (senders[others], receivers[others]), _all_pairs(learners[:, :1], learners[:, 1:])
+    rounds, groups = updates_per_s(job, steps_per_s) / coupling.exchange_every, len(heads)
+    found = [neighbours(coupling.topology, groups, group).to for group in range(groups)]
+    senders = np.repeat(heads, [len(to) for to in found])
+    receivers = heads[np.concatenate([np.array(to, np.int64) for to in found])]
+    heard = _heard_in_a_round(coupling, groups)
+    each = rounds * heard / len(found[0])  # of each pair
+    weights, learners = exchange_layout(job.parameters).nbytes, job.by_group(Role.LEARNER)
+    told = _all_pairs(learners[:, :1], learners[:, 1:])
+    most = len(found[0]) + 1
     return [
-        Flow(_name(Tag.EXCHANGE), weights, *pairs, rate, posted=2, sending=2, most=job.peers + 1),
-        Flow("broadcast", FLOAT * job.parameters, *told, rate * job.peers),
+        Flow(_name(Tag.EXCHANGE), weights, senders, receivers, each, announced=1, sending=2, most=most),
+        Flow("broadcast", FLOAT * job.parameters, *told, rounds * heard),
     ]
+
+
+def _heard_in_a_round(coupling: Ensemble, groups: int) -> float:
+    """Return how many peers' weights come to a group in a round, on average."""
+    match coupling.topology:
+        case "all_to_all":
+            return groups - 1
+        case "ring":
+            return 1
+        case "random_pairs":
+            return groups // 2 * 2 / groups  # of an odd number one is left out
 
 
 def _statuses(job: Job) -> list[Flow]:

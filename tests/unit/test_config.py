@@ -157,6 +157,18 @@ def test_an_unknown_field_names_the_nearest(setting, nearest):
         (["optimization.learning_rate=nan"], "optimization.learning_rate = 'nan': must be a finite number"),
         (["budget.seconds=inf"], "budget.seconds = 'inf': must be a finite number"),
         (["coupling=ensemble", "coupling.beta=-1"], "coupling.beta = -1: must be greater than or equal to 0"),
+        (
+            ["coupling=ensemble", "coupling.mixing.temperature=0"],
+            "coupling.mixing.temperature = 0: must be greater than 0",
+        ),
+        (
+            ["coupling=ensemble", "coupling.topology=star"],
+            "coupling.topology = 'star': must be 'all_to_all', 'ring' or 'random_pairs'",
+        ),
+        (
+            ["coupling=ensemble", "coupling.schedule=plateau", "coupling.schedule.gain=2"],
+            "coupling.schedule.gain = 2: must be less than or equal to 1",
+        ),
         (["acting=central", "acting.minimum=0"], "acting.minimum = 0: must be greater than or equal to 1"),
         (["optimization.method.decay=2"], "optimization.method.decay = 2: must be less than or equal to 1"),
         (["env=3"], "env = 3: must be"),
@@ -200,7 +212,22 @@ Q = ["algorithm=q_learning", "experience=replay"]
         (["topology.learners_per_group=2"], ["topology.learners_per_group = 2", "update=allreduce"]),
         (["algorithm=q_learning"], ["algorithm.kind = 'q_learning'", "experience=replay"]),
         (["experience=replay"], ["algorithm.kind = 'actor_critic'", "experience.kind = 'replay'"]),
-        ([*Q, "coupling=ensemble"], ["coupling.kind = 'ensemble'", "'q_learning'"]),
+        (
+            [*Q, "coupling=ensemble", "coupling.schedule=plateau"],
+            ["coupling.schedule.kind = 'plateau'", "'q_learning'", "coupling.schedule=warmup"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.topology=ring", "topology.groups=2"],
+            ["coupling.topology = 'ring'", "topology.groups = 2", "all_to_all"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.topology=random_pairs", "topology.groups=2"],
+            ["coupling.topology = 'random_pairs'", "topology.groups = 2"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.max_age=20"],
+            ["coupling.max_age = 20", "coupling.exchange_every = 20", "set more"],
+        ),
         ([*Q, "coupling=teacher"], ["coupling.kind = 'teacher'", "'q_learning'"]),
         ([*Q, "experience.learning_starts=200000"], ["learning_starts = 200000", "capacity = 100000"]),
         ([*Q, "experience.batch_size=6000"], ["batch_size = 6000", "learning_starts = 5000"]),

@@ -1,0 +1,103 @@
+"""From a configuration to what a learner hears from others."""
+
+from __future__ import annotations
+
+from mpi4py import MPI
+
+from hpcddrl.comm.exchange import Exchange
+from hpcddrl.comm.partners import neighbours
+from hpcddrl.comm.placement import leaders
+from hpcddrl.config import (
+    BestMixing,
+    BetaSchedule,
+    ConstantBeta,
+    Ensemble,
+    Mixing,
+    PlateauBeta,
+    SoftmaxMixing,
+    Teacher,
+    UniformMixing,
+    WarmUpBeta,
+)
+from hpcddrl.networks.flat import architecture
+from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.rl.ensemble import best_weights, climb, softmax_weights, standardised, uniform_weights
+from hpcddrl.rl.policies import policy_for
+from hpcddrl.roles.ensemble import EnsemblePeers, Share
+from hpcddrl.roles.members import Members
+from hpcddrl.roles.mixing import Mixer, Weigh
+from hpcddrl.roles.peers import NoPeers, Peers, TeacherPeer
+from hpcddrl.roles.plateau import Plateau
+from hpcddrl.runtime.rank import Rank, network_of
+from hpcddrl.runtime.teacher import teacher_network
+
+
+def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
+    """Make what a learner of a group, with this network, hears from others."""
+    config = rank.config
+    if isinstance(config.coupling, Teacher):
+        teacher = teacher_network(config.coupling.run, rank.spec)
+        teacher.precision = network.precision
+        return TeacherPeer(config.coupling, teacher, rank.control.timing)
+    heads = leaders(rank.places)
+    if not isinstance(config.coupling, Ensemble) or len(heads) == 1:
+        return NoPeers()
+    coupling = config.coupling
+    module = network_of(rank, group)
+    module.precision = network.precision
+    members = Members([module] * len(heads), coupling.q_temperature)
+    mixer = Mixer(policy_for(rank.spec.action), weigh_for(coupling.mixing), len(heads), group)
+    leads = rank.comms.leaders != MPI.COMM_NULL
+    return EnsemblePeers(
+        coupling,
+        members,
+        mixer,
+        share_for(coupling.schedule),
+        Plateau(coupling.schedule) if isinstance(coupling.schedule, PlateauBeta) else None,
+        heads,
+        group,
+        _exchange(rank, coupling, heads, group, network) if leads else None,
+        rank.comms.learners,
+        config.seed,
+        config.deterministic,
+        rank.control,
+    )
+
+
+def _exchange(rank: Rank, coupling: Ensemble, heads: list[int], group: int, network: AnyNetwork) -> Exchange:
+    to, by = neighbours(coupling.topology, len(heads), group)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Exchange(
+        rank.comms.world,
+        parameters,
+        architecture(network),
+        [heads[g] for g in to],
+        {heads[g]: parameters for g in by},
+        rank.traffic,
+    )
+
+
+def weigh_for(mixing: Mixing) -> Weigh:
+    """Return what gives members their weights."""
+    match mixing:
+        case UniformMixing():
+            return lambda values, moments: uniform_weights(values)
+        case SoftmaxMixing(temperature=T, normalise=False):
+            return lambda values, moments: softmax_weights(values, T)
+        case SoftmaxMixing(temperature=T):
+            return lambda values, moments: softmax_weights(standardised(values, moments), T)
+        case BestMixing(normalise=False):
+            return lambda values, moments: best_weights(values)
+        case BestMixing():
+            return lambda values, moments: best_weights(standardised(values, moments))
+
+
+def share_for(schedule: BetaSchedule) -> Share:
+    """Return what tells the share of β in force."""
+    match schedule:
+        case ConstantBeta():
+            return lambda frames, levelled: 1.0
+        case WarmUpBeta(start_frames=start, climb_frames=length):
+            return lambda frames, levelled: climb(frames, start, length)
+        case PlateauBeta(climb_frames=length):
+            return lambda frames, levelled: 0.0 if levelled is None else climb(frames, levelled, length)
