@@ -20,6 +20,7 @@ Rules = Iterator[tuple[bool, str]]
 def rules(config: Config) -> Rules:
     """Yield every rule: whether it is broken, and the complaint."""
     yield from _layout(config)
+    yield from _groups(config)
     yield from _updates(config)
     yield from _acting(config)
     yield from _passes(config)
@@ -45,6 +46,15 @@ def _layout(config: Config) -> Rules:
         several and config.acting.kind == "central",
         f"acting.kind = 'central' with topology.learners_per_group = {topology.learners_per_group}: use one learner "
         "a group",
+    )
+
+
+def _groups(config: Config) -> Rules:
+    servers = config.topology.servers
+    yield (
+        len(config.group_settings) > 0 and servers > 0,
+        f"group_settings with topology.servers = {servers}: servers hold one network for all groups; set update=local "
+        "or update=allreduce",
     )
 
 

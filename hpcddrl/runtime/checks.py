@@ -10,7 +10,7 @@ from hpcddrl.envs.make import probe
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.teacher import teacher_network
-from hpcddrl.settings import dump, load
+from hpcddrl.settings import dump, group_config, load
 from hpcddrl.types import EnvSpec
 
 
@@ -33,7 +33,8 @@ def checked(config: Config) -> EnvSpec:
         ValueError: something does not; in one line.
     """
     spec = probe(config.env)
-    network = make_network(config.network, config.algorithm, spec, seed=0)
+    for own in (group_config(config, number) for number in range(max(1, len(config.group_settings)))):
+        network = make_network(own.network, own.algorithm, spec, seed=0)
     parameters = sum(p.numel() for p in network.parameters())
     if config.topology.servers > parameters:
         raise ValueError(

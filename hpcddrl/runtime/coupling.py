@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mpi4py import MPI
 
 from hpcddrl.comm.exchange import Exchange
@@ -43,9 +45,8 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
     if not isinstance(config.coupling, Ensemble) or len(heads) == 1:
         return NoPeers()
     coupling = config.coupling
-    module = network_of(rank, group)
-    module.precision = network.precision
-    members = Members([module] * len(heads), coupling.q_temperature)
+    networks = _networks(rank, len(heads), network)
+    members = Members(networks, coupling.q_temperature)
     mixer = Mixer(policy_for(rank.spec.action), weigh_for(coupling.mixing), len(heads), group)
     leads = rank.comms.leaders != MPI.COMM_NULL
     return EnsemblePeers(
@@ -56,7 +57,7 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
         Plateau(coupling.schedule) if isinstance(coupling.schedule, PlateauBeta) else None,
         heads,
         group,
-        _exchange(rank, coupling, heads, group, network) if leads else None,
+        _exchange(rank, coupling, heads, group, networks) if leads else None,
         rank.comms.learners,
         config.seed,
         config.deterministic,
@@ -64,15 +65,26 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
     )
 
 
-def _exchange(rank: Rank, coupling: Ensemble, heads: list[int], group: int, network: AnyNetwork) -> Exchange:
+def _networks(rank: Rank, groups: int, own: AnyNetwork) -> list[AnyNetwork]:
+    """Return a network to ask each group by; groups of the same architecture share one."""
+    made: dict[int, AnyNetwork] = {}
+    found: list[AnyNetwork] = []
+    for group in range(groups):
+        network = network_of(rank, group)
+        network.precision = own.precision
+        found.append(made.setdefault(architecture(network), network))
+    return found
+
+
+def _exchange(rank: Rank, coupling: Ensemble, heads: list[int], group: int, networks: Sequence[AnyNetwork]) -> Exchange:
     to, by = neighbours(coupling.topology, len(heads), group)
-    parameters = sum(p.numel() for p in network.parameters())
+    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
     return Exchange(
         rank.comms.world,
-        parameters,
-        architecture(network),
+        sizes[group],
+        architecture(networks[group]),
         [heads[g] for g in to],
-        {heads[g]: parameters for g in by},
+        {heads[g]: sizes[g] for g in by},
         rank.traffic,
     )
 

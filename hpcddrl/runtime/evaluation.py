@@ -52,7 +52,7 @@ def evaluate_run(run: RunDirectory, episodes: int, greedy: bool, seed: int) -> d
     """
     run.config()
     found = checkpoint.newest_of_all(run.checkpoints(""))
-    scores = {owner: _play(run, state, episodes, greedy, seed) for owner, state in found.items()}
+    scores = {owner: _play(run.config_of(owner), state, episodes, greedy, seed) for owner, state in found.items()}
     if not scores:
         raise ValueError(
             f"{run.path}: no checkpoints to evaluate; let the run reach one (logging.checkpoint_interval_s)"
@@ -66,8 +66,7 @@ def _behaviour(config: Config, spec: EnvSpec) -> Behaviour:
     return policy_for(spec.action)
 
 
-def _play(run: RunDirectory, state: checkpoint.Checkpoint, episodes: int, greedy: bool, seed: int) -> Score:
-    config = run.config()
+def _play(config: Config, state: checkpoint.Checkpoint, episodes: int, greedy: bool, seed: int) -> Score:
     envs = make(
         games(config.env)[0],
         episodes,

@@ -57,7 +57,12 @@ def footprint(job: Job, flows: list[Flow]) -> dict[Role, list[Part]]:
     """Return the parts that a rank of each role holds."""
     own = {Role.SERVER: _server, Role.LEARNER: _learner, Role.REPLAY: _replay, Role.ACTOR: _actor}
     roles = dict.fromkeys(place.role for place in job.places)
-    return {role: [p for p in own[role](job) + _buffers(job, flows, role) if p.total] for role in roles}
+    found = {role: max((own[role](kind) for kind in job.kinds), key=_total) for role in roles}
+    return {role: [p for p in found[role] + _buffers(job, flows, role) if p.total] for role in roles}
+
+
+def _total(parts: list[Part]) -> int:
+    return sum(part.total for part in parts)
 
 
 class Host(NamedTuple):
@@ -135,8 +140,8 @@ def _learner(job: Job) -> list[Part]:
         Part("network: weights and gradients", weights, 2),
         Part("optimizer's vectors", weights, learns_here * optimizer_vectors(config.optimization.method)),
         Part("target network", weights, 2 * isinstance(config.algorithm, QLearning)),
-        Part("peers' weights", weights, job.peers),
-        Part("peers' network", weights, int(job.peers > 0)),
+        Part("peers' weights", FLOAT * max(job.sizes), job.peers),
+        Part("peers' network", FLOAT * max(job.sizes), len(set(job.sizes)) * (job.peers > 0)),
         *_teacher(job),
         Part("activations of an observation", activation_bytes(job), samples_per_batch(config, job.actors)),
         *_batch(job),

@@ -32,6 +32,7 @@ from hpcddrl.networks.flat import TAIL
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
 from hpcddrl.runtime.parts import rollouts_per_batch
+from hpcddrl.settings import group_config
 from hpcddrl.types import Array, EnvSpec
 
 FLOAT = 4  # bytes
@@ -43,7 +44,19 @@ class Job(NamedTuple):
     config: Config  # fitted
     spec: EnvSpec
     places: tuple[Place, ...]
-    parameters: int
+    sizes: tuple[int, ...]  # weights of each group's network
+    group: int = 0  # whose configuration this is, where groups differ
+
+    @property
+    def parameters(self) -> int:
+        """Return the weights of the network of the group whose configuration this is."""
+        return self.sizes[self.group]
+
+    @property
+    def kinds(self) -> list[Job]:
+        """Return the job as it would be with all groups like one of them, for one group of each kind."""
+        count = max(1, len(self.config.group_settings))
+        return [self._replace(config=group_config(self.config, group), group=group) for group in range(count)]
 
     def by_group(self, role: Role) -> Array:
         """Return the world ranks with a role, [groups, ranks of the role in each]."""
@@ -83,8 +96,11 @@ class Job(NamedTuple):
 
 def job_of(config: Config, spec: EnvSpec) -> Job:
     """Return the job that a fitted configuration makes."""
-    network = make_network(config.network, config.algorithm, spec, seed=0)
-    return Job(config, spec, place(config.topology), sum(p.numel() for p in network.parameters()))
+    kinds = [group_config(config, number) for number in range(max(1, len(config.group_settings)))]
+    networks = [make_network(own.network, own.algorithm, spec, seed=0) for own in kinds]
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
+    groups = config.topology.groups or 1
+    return Job(config, spec, place(config.topology), tuple(counts[group % len(kinds)] for group in range(groups)))
 
 
 class Flow(NamedTuple):
@@ -144,16 +160,29 @@ def flows(job: Job, steps_per_s: float) -> list[Flow]:
     """Return the messages of a job whose learners keep up, those that are sent again and again.
 
     A learner that is slower slows its actors down, and everything with them. An actor asks for weights once a rollout,
-    and gets them if there are newer ones, so there may be fewer of these.
+    and gets them if there are newer ones, so there may be fewer of these. Where groups differ, each kind of group has
+    flows of its own.
     """
+    kinds = job.kinds
     found = [
-        *_experience(job, steps_per_s),
-        *_publication(job, steps_per_s),
-        *_reduction(job, steps_per_s),
-        *_exchange(job, steps_per_s),
-        *_statuses(job),
+        _sent_by(flow, job.places, number, len(kinds))
+        for number, kind in enumerate(kinds)
+        for flow in (
+            *_experience(kind, steps_per_s),
+            *_publication(kind, steps_per_s),
+            *_reduction(kind, steps_per_s),
+            *_exchange(kind, steps_per_s),
+            *_statuses(kind),
+        )
     ]
     return [flow for flow in found if len(flow.senders)]
+
+
+def _sent_by(flow: Flow, places: tuple[Place, ...], number: int, kinds: int) -> Flow:
+    """Return what of a flow is sent by groups of one kind (by the first, if by no group)."""
+    groups = [places[rank].group for rank in flow.senders]
+    mine = np.array([(group or 0) % kinds == number for group in groups], bool)
+    return flow._replace(senders=flow.senders[mine], receivers=flow.receivers[mine])
 
 
 def env_steps_per_s(job: Job, steps_per_s: float) -> float:
@@ -241,7 +270,7 @@ def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     most = len(found[0]) + 1
     return [
         Flow(_name(Tag.EXCHANGE), weights, senders, receivers, each, announced=1, sending=2, most=most),
-        Flow("broadcast", FLOAT * job.parameters, *told, rounds * heard),
+        Flow("broadcast", FLOAT * sum(job.sizes) // groups, *told, rounds * heard),  # on average
     ]
 
 

@@ -22,6 +22,7 @@ from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.saving import Saver
+from hpcddrl.settings import group_config
 from hpcddrl.types import EnvSpec
 
 SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS_PER_RUN
@@ -31,7 +32,8 @@ SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS
 class Rank:
     """Everything that a role is built from on one rank."""
 
-    config: Config  # with a fitted topology
+    config: Config  # with a fitted topology; of this rank's group
+    job: Config  # of all groups
     spec: EnvSpec
     comms: Communicators
     places: tuple[Place, ...]
@@ -101,7 +103,8 @@ def environments(rank: Rank) -> Environments:
 
 def network_of(rank: Rank, group: int) -> AnyNetwork:
     """Make the network that a group starts with."""
-    return make_network(rank.config.network, rank.config.algorithm, rank.spec, rank.config.seed * 1000 + group)
+    config = group_config(rank.job, group)
+    return make_network(config.network, config.algorithm, rank.spec, config.seed * 1000 + group)
 
 
 def with_precision(rank: Rank, network: AnyNetwork, batch: int, trains: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hpcddrl.config import SCHEMA, Adam, CentralActing, Config, Ensemble, ParameterServer
 from hpcddrl.recipes import DEFAULT, RECIPES
-from hpcddrl.settings import dump, load, override
+from hpcddrl.settings import dump, group_config, load, override
 
 NAMES = sorted(RECIPES)
 
@@ -92,6 +92,7 @@ def test_two_configurations_share_nothing_that_can_change():
         ("deterministic=True", lambda c: c.deterministic is True),
         ("budget.frames=4e6", lambda c: c.budget.frames == 4e6),
         ("budget.frames=none", lambda c: c.budget.frames is None),
+        ("algorithm.correction=none", lambda c: c.algorithm.correction == "none"),
         ("optimization.max_gradient_norm=null", lambda c: c.optimization.max_gradient_norm is None),
         ("env.options.max_episode_steps=7", lambda c: c.env.options == {"max_episode_steps": 7}),
         ('env.options={"a": [1, 2]}', lambda c: c.env.options == {"a": [1, 2]}),
@@ -301,3 +302,50 @@ def test_a_file_that_is_no_configuration_is_one_line(data, expected):
         load(data)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+# --- groups that differ
+
+
+def test_groups_take_their_settings_in_turn_and_share_all_else():
+    settings = ["seed=7", "group_settings.1.network.width=0.5", "group_settings.1.algorithm.correction=none"]
+    changed = override(config(), settings)
+    assert changed.group_settings == ((), ("network.width=0.5", "algorithm.correction=none"))
+    for group in range(4):
+        own = group_config(changed, group)
+        assert own.network.width == (0.5 if group % 2 else 1.0)
+        assert own.algorithm.correction == ("none" if group % 2 else "vtrace")
+        assert own.seed == 7
+        assert own.group_settings == ()
+    assert load(json.loads(json.dumps(dump(changed)))) == changed
+    assert group_config(config(), 3) == config()
+
+
+def test_groups_may_learn_by_other_algorithms():
+    changed = override(config(), ['group_settings=[[],["algorithm=q_learning","experience=replay"]]'])
+    assert [group_config(changed, group).algorithm.kind for group in range(3)] == [
+        "actor_critic",
+        "q_learning",
+        "actor_critic",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["group_settings.1.env.id=CartPole-v1"], "group_settings.1 = 'env.id=CartPole-v1': groups cannot differ"),
+        (["group_settings.0.topology.groups=2"], "group_settings.0 = 'topology.groups=2': groups cannot differ"),
+        (
+            ["group_settings.0.network.with=2"],
+            "group_settings.0: --set network.with: no such option; nearest: ",
+        ),
+        (["group_settings.2.network.width=-1"], "group_settings.2: network.width = -1: must be greater than 0"),
+        (["group_settings.0.experience=replay"], "group_settings.0: algorithm.kind = 'actor_critic'"),
+        (
+            ["update=server", "topology.servers=1", "group_settings.0.network.width=2"],
+            "group_settings with topology.servers = 1",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_group_are_one_line_that_names_it(settings, expected):
+    assert complaint(settings).startswith(expected)
