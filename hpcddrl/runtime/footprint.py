@@ -57,8 +57,8 @@ def footprint(job: Job, flows: list[Flow]) -> dict[Role, list[Part]]:
     """Return the parts that a rank of each role holds."""
     own = {Role.SERVER: _server, Role.LEARNER: _learner, Role.REPLAY: _replay, Role.ACTOR: _actor}
     roles = dict.fromkeys(place.role for place in job.places)
-    found = {role: max((own[role](kind) for kind in job.kinds), key=_total) for role in roles}
-    return {role: [p for p in found[role] + _buffers(job, flows, role) if p.total] for role in roles}
+    found = {role: [own[role](kind) + _buffers(kind, flows, role) for kind in job.kinds] for role in roles}
+    return {role: [part for part in max(of_kinds, key=_total) if part.total] for role, of_kinds in found.items()}
 
 
 def _total(parts: list[Part]) -> int:
@@ -184,8 +184,14 @@ def _actor(job: Job) -> list[Part]:
 
 def _buffers(job: Job, flows: list[Flow], role: Role) -> list[Part]:
     """Return the buffers of messages, received and sent, at the rank of a role with the most."""
-    ranks = [rank for rank, place in enumerate(job.places) if place.role is role]
-    parts = []
+    ranks = [
+        rank
+        for rank, place in enumerate(job.places)
+        if place.role is role and (place.group or 0) % job.among == job.group
+    ]
+    parts: list[Part] = []
+    if not ranks:
+        return parts
     for flow in flows:
         received = np.bincount(flow.receivers, minlength=len(job.places))[ranks].max() * (flow.posted + flow.announced)
         sends = bool(np.isin(ranks, flow.senders).any())

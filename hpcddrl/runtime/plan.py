@@ -46,6 +46,7 @@ class Job(NamedTuple):
     places: tuple[Place, ...]
     sizes: tuple[int, ...]  # weights of each group's network
     group: int = 0  # whose configuration this is, where groups differ
+    among: int = 1  # so many kinds of groups, in turn
 
     @property
     def parameters(self) -> int:
@@ -56,7 +57,7 @@ class Job(NamedTuple):
     def kinds(self) -> list[Job]:
         """Return the job as it would be with all groups like one of them, for one group of each kind."""
         count = max(1, len(self.config.group_settings))
-        return [self._replace(config=group_config(self.config, group), group=group) for group in range(count)]
+        return [self._replace(config=group_config(self.config, g), group=g, among=count) for g in range(count)]
 
     def by_group(self, role: Role) -> Array:
         """Return the world ranks with a role, [groups, ranks of the role in each]."""
@@ -163,10 +164,9 @@ def flows(job: Job, steps_per_s: float) -> list[Flow]:
     and gets them if there are newer ones, so there may be fewer of these. Where groups differ, each kind of group has
     flows of its own.
     """
-    kinds = job.kinds
     found = [
-        _sent_by(flow, job.places, number, len(kinds))
-        for number, kind in enumerate(kinds)
+        _sent_by(flow, kind)
+        for kind in job.kinds
         for flow in (
             *_experience(kind, steps_per_s),
             *_publication(kind, steps_per_s),
@@ -178,10 +178,10 @@ def flows(job: Job, steps_per_s: float) -> list[Flow]:
     return [flow for flow in found if len(flow.senders)]
 
 
-def _sent_by(flow: Flow, places: tuple[Place, ...], number: int, kinds: int) -> Flow:
+def _sent_by(flow: Flow, kind: Job) -> Flow:
     """Return what of a flow is sent by groups of one kind (by the first, if by no group)."""
-    groups = [places[rank].group for rank in flow.senders]
-    mine = np.array([(group or 0) % kinds == number for group in groups], bool)
+    groups = np.array([place.group or 0 for place in kind.places])
+    mine = groups[flow.senders] % kind.among == kind.group
     return flow._replace(senders=flow.senders[mine], receivers=flow.receivers[mine])
 
 
@@ -260,14 +260,17 @@ def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     if not isinstance(coupling, Ensemble) or not job.peers:
         return []
     rounds, groups = updates_per_s(job, steps_per_s) / coupling.exchange_every, len(heads)
-    found = [neighbours(coupling.topology, groups, group).to for group in range(groups)]
-    senders = np.repeat(heads, [len(to) for to in found])
-    receivers = heads[np.concatenate([np.array(to, np.int64) for to in found])]
+    if coupling.topology == "ring":
+        senders, receivers = heads, np.roll(heads, -1)
+    else:
+        senders, receivers = _all_pairs(heads[job.group :: job.among].reshape(1, -1), heads.reshape(1, -1))
+        others = senders != receivers
+        senders, receivers = senders[others], receivers[others]
     heard = _heard_in_a_round(coupling, groups)
-    each = rounds * heard / len(found[0])  # of each pair
+    each = rounds * heard / job.peers  # of each pair
     weights, learners = exchange_layout(job.parameters).nbytes, job.by_group(Role.LEARNER)
     told = _all_pairs(learners[:, :1], learners[:, 1:])
-    most = len(found[0]) + 1
+    most = job.peers + 1
     return [
         Flow(_name(Tag.EXCHANGE), weights, senders, receivers, each, announced=1, sending=2, most=most),
         Flow("broadcast", FLOAT * sum(job.sizes) // groups, *told, rounds * heard),  # on average

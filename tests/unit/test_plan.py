@@ -85,6 +85,21 @@ def test_of_an_odd_number_of_groups_one_is_left_out_of_random_pairs():
     assert by_kind(made)["exchange"].messages_per_s == pytest.approx(2 * updates_per_s(made, 1000.0) / 20)
 
 
+def test_groups_that_differ_send_what_each_kind_sends():
+    options = ("group_settings.1.network.width=0.5", "group_settings.1.algorithm.unroll_length=5")
+    made = job("group_ensemble", 12, *options)
+    kinds = {size: [f for f in flows(made, 1000.0) if f.kind == size] for size in ("exchange", "rollout")}
+    for first, second in kinds.values():
+        assert {made.places[rank].group % 2 for rank in first.senders} == {0}
+        assert {made.places[rank].group % 2 for rank in second.senders} == {1}
+        assert second.nbytes < first.nbytes
+    assert [len(flow.senders) for flow in kinds["exchange"]] == [3 * 5, 3 * 5]
+    assert kinds["exchange"][1].per_s == pytest.approx(2 * kinds["exchange"][0].per_s), "it updates twice as often"
+    assert kinds["exchange"][1].nbytes == pytest.approx(4 * made.sizes[1], rel=0.05)
+    total = sum(flow.messages_per_s for flow in flows(made, 1000.0) if flow.kind == "status")
+    assert total == pytest.approx(by_kind(job("group_ensemble", 12))["status"].messages_per_s)
+
+
 def test_a_server_shard_gets_its_part_of_each_gradient():
     whole, parts = (by_kind(job("a3c", 5 + k, f"topology.servers={k}"))["gradient"] for k in (1, 4))
     assert len(parts.senders) == 4 * len(whole.senders)
