@@ -9,6 +9,7 @@ from hpcddrl.commands.run import recipe_named
 from hpcddrl.commands.tables import console, count, layout, table
 from hpcddrl.config import (
     ActorCritic,
+    Averaging,
     CentralActing,
     ClippedSurrogate,
     Config,
@@ -83,6 +84,8 @@ def _coupling(config: Config) -> str:
     match config.coupling:
         case Ensemble(exchange_every=every):
             return f"ensemble, every {every}"
+        case Averaging(exchange_every=every):
+            return f"averaging, every {every}"
         case coupling:
             return "-" if coupling.kind == "uncoupled" else coupling.kind
 

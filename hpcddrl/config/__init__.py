@@ -17,10 +17,12 @@ from hpcddrl.config.algorithm import (
     Surrogate,
 )
 from hpcddrl.config.coupling import (
+    Averaging,
     BestMixing,
     BetaSchedule,
     ConstantBeta,
     Coupling,
+    CyclicBeta,
     Ensemble,
     Mixing,
     PlateauBeta,
@@ -57,6 +59,7 @@ __all__ = [
     "AdaptiveCompensation",
     "Algorithm",
     "AllReduce",
+    "Averaging",
     "BestMixing",
     "BetaSchedule",
     "Budget",
@@ -66,6 +69,7 @@ __all__ = [
     "ConstantBeta",
     "ConstantCompensation",
     "Coupling",
+    "CyclicBeta",
     "Ensemble",
     "Env",
     "Experience",

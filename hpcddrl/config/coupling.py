@@ -80,7 +80,19 @@ class PlateauBeta:
     """Frames from the plateau to the full β."""
 
 
-BetaSchedule = Annotated[ConstantBeta | WarmUpBeta | PlateauBeta, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CyclicBeta:
+    """β counts for some updates after each exchange, then groups learn alone until the next (EC-DNN, Sun et al. 2017).
+
+    So the ensemble relabels a part of each group's data, which trains on the mixed loss for a while.
+    """
+
+    kind: Literal["cyclic"] = "cyclic"
+    updates: Positive = 5
+    """After an exchange, for which β counts."""
+
+
+BetaSchedule = Annotated[ConstantBeta | WarmUpBeta | PlateauBeta | CyclicBeta, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -111,6 +123,20 @@ class Ensemble:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Averaging:
+    """Groups exchange weights and each goes on from the mean of all (model averaging), the ensemble's rival.
+
+    They start from the same weights, since the mean of networks that never met is none.
+    """
+
+    kind: Literal["averaging"] = "averaging"
+    exchange_every: Positive = 20
+    """Updates between two exchanges."""
+    topology: Literal["all_to_all", "ring", "random_pairs"] = "all_to_all"
+    """See `Ensemble`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Teacher:
     """Learners are drawn to the policy of another run, ever less (kickstarting, Schmitt et al. 2018)."""
 
@@ -123,4 +149,4 @@ class Teacher:
     """Trained frames of a group after which λ is 0; it falls linearly."""
 
 
-Coupling = Annotated[Uncoupled | Ensemble | Teacher, Field(discriminator="kind")]
+Coupling = Annotated[Uncoupled | Ensemble | Averaging | Teacher, Field(discriminator="kind")]

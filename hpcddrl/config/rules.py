@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
-from hpcddrl.config.coupling import Ensemble
+from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble
 from hpcddrl.config.experience import Replay
 from hpcddrl.config.update import ParameterServer
 
@@ -179,7 +179,19 @@ def _replay(config: Config) -> Rules:
 def _coupling(config: Config) -> Rules:
     coupling, values = config.coupling, isinstance(config.algorithm, QLearning)
     if isinstance(coupling, Ensemble):
-        yield from _ensemble(coupling, config.topology.groups)
+        yield from _ensemble(coupling)
+    if isinstance(coupling, Ensemble | Averaging):
+        groups = config.topology.groups
+        yield (
+            coupling.topology != "all_to_all" and groups == 2,
+            f"coupling.topology = {coupling.topology!r} with topology.groups = 2: of two, all hear all; start three "
+            "groups or more, or set coupling.topology=all_to_all",
+        )
+    yield (
+        coupling.kind == "averaging" and config.update.kind == "server",
+        "coupling.kind = 'averaging' with update.kind = 'server': groups have the server's weights already; set "
+        "coupling=uncoupled",
+    )
     yield (
         values and isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau",
         "coupling.schedule.kind = 'plateau' with algorithm.kind = 'q_learning': what a replay draws does not tell the "
@@ -192,16 +204,17 @@ def _coupling(config: Config) -> Rules:
     )
 
 
-def _ensemble(ensemble: Ensemble, groups: int | None) -> Rules:
+def _ensemble(ensemble: Ensemble) -> Rules:
+    every, schedule = ensemble.exchange_every, ensemble.schedule
     yield (
-        ensemble.topology != "all_to_all" and groups is not None and 1 < groups < 3,
-        f"coupling.topology = {ensemble.topology!r} with topology.groups = {groups}: a {ensemble.topology} of two is "
-        "all to all; start three groups or more, or set coupling.topology=all_to_all",
+        ensemble.max_age is not None and ensemble.max_age <= every,
+        f"coupling.max_age = {ensemble.max_age}: weights that come every coupling.exchange_every = {every} updates "
+        "would all be dropped; set more",
     )
     yield (
-        ensemble.max_age is not None and ensemble.max_age <= ensemble.exchange_every,
-        f"coupling.max_age = {ensemble.max_age}: weights that come every coupling.exchange_every = "
-        f"{ensemble.exchange_every} updates would all be dropped; set more",
+        isinstance(schedule, CyclicBeta) and schedule.updates >= every,
+        f"coupling.schedule.updates = {getattr(schedule, 'updates', None)}: with coupling.exchange_every = {every} no "
+        "updates are left to learn alone; set less, or coupling.schedule=constant",
     )
 
 

@@ -89,6 +89,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "exchange/disagreement": ("share", "states of it on which two groups would act differently, mean over all pairs"),
     "exchange/guard": ("1", "factor on β against a collapse, from this exchange on"),
     "exchange/beta": ("1", "weight of the divergence in the loss, by schedule and guard"),
+    "exchange/moved": ("1", "norm of the change of the weights by averaging"),
     "peers/version": ("updates", "this group's version at the exchange"),
     "peers/group": ("group", "a member of the ensemble since the exchange before; one row each, this group too"),
     "peers/peer_version": ("updates", "the version of its weights"),

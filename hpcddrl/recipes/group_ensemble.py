@@ -19,7 +19,12 @@ def group_ensemble() -> Config:
     since seven forward passes on all of it would cost more than learning does. β and K are ours: the proposal
     gives neither. It weighs by values as they are; with rewards or critics of different scales that lets one group
     win (coupling.mixing.normalise=true, or coupling.mixing=uniform). Of many groups, let not all hear all
-    (coupling.topology=random_pairs). coupling=uncoupled is the same job without exchange.
+    (coupling.topology=random_pairs).
+
+    Its rivals are the same job with other settings: coupling=uncoupled, no exchange; coupling=averaging, weights become
+    their mean (MA); coupling.schedule=cyclic, where the ensemble relabels a part of the data after each exchange and
+    groups then learn alone (EC-DNN, Sun et al. 2017; there the ensemble holds each model as it was exchanged, here
+    a group's own as it is now).
     """
     return Config(
         recipe="group_ensemble",

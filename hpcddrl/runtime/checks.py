@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import Config, Teacher
+from hpcddrl.config import Averaging, Config, Teacher
 from hpcddrl.envs.make import probe
+from hpcddrl.networks.flat import architecture
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.teacher import teacher_network
@@ -33,8 +34,16 @@ def checked(config: Config) -> EnvSpec:
         ValueError: something does not; in one line.
     """
     spec = probe(config.env)
-    for own in (group_config(config, number) for number in range(max(1, len(config.group_settings)))):
-        network = make_network(own.network, own.algorithm, spec, seed=0)
+    networks = [
+        make_network(own.network, own.algorithm, spec, seed=0)
+        for own in (group_config(config, number) for number in range(max(1, len(config.group_settings))))
+    ]
+    if isinstance(config.coupling, Averaging) and len(set(map(architecture, networks))) > 1:
+        raise ValueError(
+            "coupling.kind = 'averaging' with group_settings: only weights of the same network can be averaged; give "
+            "all groups one, or set coupling=ensemble"
+        )
+    network = networks[0]
     parameters = sum(p.numel() for p in network.parameters())
     if config.topology.servers > parameters:
         raise ValueError(

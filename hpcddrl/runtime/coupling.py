@@ -10,9 +10,11 @@ from hpcddrl.comm.exchange import Exchange
 from hpcddrl.comm.partners import neighbours
 from hpcddrl.comm.placement import leaders
 from hpcddrl.config import (
+    Averaging,
     BestMixing,
     BetaSchedule,
     ConstantBeta,
+    CyclicBeta,
     Ensemble,
     Mixing,
     PlateauBeta,
@@ -25,7 +27,9 @@ from hpcddrl.networks.flat import architecture
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.rl.ensemble import best_weights, climb, softmax_weights, standardised, uniform_weights
 from hpcddrl.rl.policies import policy_for
+from hpcddrl.roles.averaging import AveragingPeers
 from hpcddrl.roles.ensemble import EnsemblePeers, Share
+from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import Members
 from hpcddrl.roles.mixing import Mixer, Weigh
 from hpcddrl.roles.peers import NoPeers, Peers, TeacherPeer
@@ -41,26 +45,35 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
         teacher = teacher_network(config.coupling.run, rank.spec)
         teacher.precision = network.precision
         return TeacherPeer(config.coupling, teacher, rank.control.timing)
-    heads = leaders(rank.places)
-    if not isinstance(config.coupling, Ensemble) or len(heads) == 1:
+    coupling, groups = config.coupling, config.topology.groups or 1
+    if groups == 1 or not isinstance(coupling, Ensemble | Averaging):
         return NoPeers()
-    coupling = config.coupling
-    networks = _networks(rank, len(heads), network)
-    members = Members(networks, coupling.q_temperature)
-    mixer = Mixer(policy_for(rank.spec.action), weigh_for(coupling.mixing), len(heads), group)
-    leads = rank.comms.leaders != MPI.COMM_NULL
+    meetings = _meetings(rank, coupling, group, network)
+    if isinstance(coupling, Averaging):
+        return AveragingPeers(meetings)
+    schedule = coupling.schedule
     return EnsemblePeers(
         coupling,
-        members,
-        mixer,
-        share_for(coupling.schedule),
-        Plateau(coupling.schedule) if isinstance(coupling.schedule, PlateauBeta) else None,
+        meetings,
+        Mixer(policy_for(rank.spec.action), weigh_for(coupling.mixing), groups, group),
+        share_for(schedule),
+        Plateau(schedule) if isinstance(schedule, PlateauBeta) else None,
+        rank.control,
+    )
+
+
+def _meetings(rank: Rank, coupling: Ensemble | Averaging, group: int, network: AnyNetwork) -> Meetings:
+    heads = leaders(rank.places)
+    networks = _networks(rank, len(heads), network)
+    return Meetings(
+        coupling,
+        Members(networks, coupling.q_temperature if isinstance(coupling, Ensemble) else 1.0),
         heads,
         group,
-        _exchange(rank, coupling, heads, group, networks) if leads else None,
+        None if rank.comms.leaders == MPI.COMM_NULL else _exchange(rank, coupling, heads, group, networks),
         rank.comms.learners,
-        config.seed,
-        config.deterministic,
+        rank.job.seed,
+        rank.job.deterministic,
         rank.control,
     )
 
@@ -76,7 +89,9 @@ def _networks(rank: Rank, groups: int, own: AnyNetwork) -> list[AnyNetwork]:
     return found
 
 
-def _exchange(rank: Rank, coupling: Ensemble, heads: list[int], group: int, networks: Sequence[AnyNetwork]) -> Exchange:
+def _exchange(
+    rank: Rank, coupling: Ensemble | Averaging, heads: list[int], group: int, networks: Sequence[AnyNetwork]
+) -> Exchange:
     to, by = neighbours(coupling.topology, len(heads), group)
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
     return Exchange(
@@ -108,8 +123,10 @@ def share_for(schedule: BetaSchedule) -> Share:
     """Return what tells the share of β in force."""
     match schedule:
         case ConstantBeta():
-            return lambda frames, levelled: 1.0
+            return lambda frames, levelled, since: 1.0
         case WarmUpBeta(start_frames=start, climb_frames=length):
-            return lambda frames, levelled: climb(frames, start, length)
+            return lambda frames, levelled, since: climb(frames, start, length)
         case PlateauBeta(climb_frames=length):
-            return lambda frames, levelled: 0.0 if levelled is None else climb(frames, levelled, length)
+            return lambda frames, levelled, since: 0.0 if levelled is None else climb(frames, levelled, length)
+        case CyclicBeta(updates=updates):
+            return lambda frames, levelled, since: float(since < updates)

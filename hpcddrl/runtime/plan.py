@@ -27,7 +27,16 @@ from hpcddrl.comm.messages import (
 )
 from hpcddrl.comm.partners import neighbours
 from hpcddrl.comm.placement import Place, Role, leaders, place, ranks_of
-from hpcddrl.config import ActorCritic, CentralActing, ClippedSurrogate, Config, Ensemble, ParameterServer, Replay
+from hpcddrl.config import (
+    ActorCritic,
+    Averaging,
+    CentralActing,
+    ClippedSurrogate,
+    Config,
+    Ensemble,
+    ParameterServer,
+    Replay,
+)
 from hpcddrl.networks.flat import TAIL
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
@@ -78,15 +87,16 @@ class Job(NamedTuple):
     def peers(self) -> int:
         """Return how many other groups each learner hears of, in the long run."""
         coupling, groups = self.config.coupling, self.config.topology.groups or 1
-        if not isinstance(coupling, Ensemble) or groups == 1:
+        if not isinstance(coupling, Averaging | Ensemble) or groups == 1:
             return 0
         return len(neighbours(coupling.topology, groups, 0).by)
 
     @property
     def asked(self) -> int:
         """Return how many peers each learner asks about a batch."""
-        coupling = self.config.coupling
-        most = coupling.max_peers if isinstance(coupling, Ensemble) else None
+        if not isinstance(self.config.coupling, Ensemble):
+            return 0
+        most = self.config.coupling.max_peers
         return self.peers if most is None else min(most, self.peers)
 
     @property
@@ -257,7 +267,7 @@ def _reduction(job: Job, steps_per_s: float) -> list[Flow]:
 def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     """Return what groups tell each other, and what a leader then tells the other learners of its group."""
     coupling, heads = job.config.coupling, np.array(leaders(job.places), np.int64)
-    if not isinstance(coupling, Ensemble) or not job.peers:
+    if not isinstance(coupling, Averaging | Ensemble) or not job.peers:
         return []
     rounds, groups = updates_per_s(job, steps_per_s) / coupling.exchange_every, len(heads)
     if coupling.topology == "ring":
@@ -277,7 +287,7 @@ def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     ]
 
 
-def _heard_in_a_round(coupling: Ensemble, groups: int) -> float:
+def _heard_in_a_round(coupling: Averaging | Ensemble, groups: int) -> float:
     """Return how many peers' weights come to a group in a round, on average."""
     match coupling.topology:
         case "all_to_all":

@@ -9,7 +9,7 @@ import torch
 
 from hpcddrl.comm.channel import Traffic
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
-from hpcddrl.config import CentralActing, Config, LinearEpsilon, QLearning
+from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
 from hpcddrl.envs.make import Environments, games, make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
@@ -102,9 +102,10 @@ def environments(rank: Rank) -> Environments:
 
 
 def network_of(rank: Rank, group: int) -> AnyNetwork:
-    """Make the network that a group starts with."""
+    """Make the network that a group starts with: one of its own, but for groups that average, who start alike."""
     config = group_config(rank.job, group)
-    return make_network(config.network, config.algorithm, rank.spec, config.seed * 1000 + group)
+    start = 0 if isinstance(config.coupling, Averaging) else group
+    return make_network(config.network, config.algorithm, rank.spec, config.seed * 1000 + start)
 
 
 def with_precision(rank: Rank, network: AnyNetwork, batch: int, trains: bool) -> None:

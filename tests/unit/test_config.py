@@ -226,6 +226,14 @@ Q = ["algorithm=q_learning", "experience=replay"]
             ["coupling.topology = 'random_pairs'", "topology.groups = 2"],
         ),
         (
+            ["coupling=averaging", "update=server", "topology.servers=1"],
+            ["coupling.kind = 'averaging'", "update.kind = 'server'", "coupling=uncoupled"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.schedule=cyclic", "coupling.schedule.updates=20"],
+            ["coupling.schedule.updates = 20", "coupling.exchange_every = 20", "coupling.schedule=constant"],
+        ),
+        (
             ["coupling=ensemble", "coupling.max_age=20"],
             ["coupling.max_age = 20", "coupling.exchange_every = 20", "set more"],
         ),

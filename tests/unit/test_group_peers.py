@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpcddrl.comm.exchange import Arrived
-from hpcddrl.config import Ensemble, PlateauBeta, SoftmaxMixing, WarmUpBeta
+from hpcddrl.config import CyclicBeta, Ensemble, PlateauBeta, SoftmaxMixing, WarmUpBeta
 from hpcddrl.logs.schema import COLUMNS
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.encoding import Precision
@@ -15,6 +15,7 @@ from hpcddrl.networks.flat import architecture, flatten
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.rl.policies import Categorical
 from hpcddrl.roles.ensemble import EnsemblePeers
+from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import Members, in_turn
 from hpcddrl.roles.mixing import Mixer
 from hpcddrl.roles.plateau import Plateau
@@ -75,19 +76,16 @@ def peers(mail=None, learners=None, **options):
     config, notes, timing = Ensemble(**({"exchange_every": 1, "evaluate_every": 1} | options)), Notes(), Timing()
     modules = {width: network(9, WIDTHS.index(width)) for width in set(WIDTHS)}
     mail = Mail() if mail is None else mail
+    control = SimpleNamespace(timing=timing, note=notes.note)
+    members = Members([modules[width] for width in WIDTHS], config.q_temperature)
+    line = learners or SimpleNamespace(size=1)
     made = EnsemblePeers(
         config,
-        Members([modules[width] for width in WIDTHS], config.q_temperature),
+        Meetings(config, members, LEADERS, OWN, mail, line, 1, False, control),
         Mixer(Categorical(3), weigh_for(config.mixing), GROUPS, OWN),
         share_for(config.schedule),
         Plateau(config.schedule) if isinstance(config.schedule, PlateauBeta) else None,
-        LEADERS,
-        OWN,
-        mail,
-        learners or SimpleNamespace(size=1),
-        1,
-        False,
-        SimpleNamespace(timing=timing, note=notes.note),
+        control,
     )
     return made, mail, notes, timing
 
@@ -309,6 +307,16 @@ def test_a_warm_up_asks_nobody_at_first_and_then_ever_more():
     assert made.targets(data, Weights(1, values(1), 1e9)).beta == 0.5
 
 
+def test_in_a_cycle_the_ensemble_counts_after_each_exchange_and_then_groups_learn_alone():
+    made, mail, _, _ = peers(beta=0.5, exchange_every=5, schedule=CyclicBeta(updates=2))
+    mail.bring(0, 1, seed=2)
+    data, counted = batch(4), []
+    for version in range(5, 16):
+        made.exchange(Weights(version, values(1)))
+        counted.append(made.targets(data, Weights(version, values(1))) is not None)
+    assert counted == [True, True, False, False, False] * 2 + [True]
+
+
 def test_after_a_plateau_that_the_leader_saw_beta_climbs():
     schedule = PlateauBeta(window_frames=10, patience=2, gain=0.1, climb_frames=100)
     made, mail, _, _ = peers(beta=1.0, schedule=schedule)
@@ -400,7 +408,7 @@ def test_learners_of_a_group_have_one_ensemble():
     options = {"mixing": SoftmaxMixing(normalise=True), "max_age": 2, "min_divergence": 0.5}
     leader, mail, ours, _ = peers(learners=Leader(box), **options)
     follower, _, theirs, _ = peers(learners=Follower(box), **options)
-    follower._exchange = None
+    follower._meetings._exchange = None
     for version in range(1, 9):
         if version in (1, 4, 5):
             mail.bring(0, 10 * version, seed=version)

@@ -25,7 +25,8 @@ class Noting(EnsemblePeers):
         found = super().targets(batch, weights)
         if weights.version == int(update):
             assert found is not None, "nothing was heard of the peers yet"
-            versions = {group: int(self._members.versions[group]) for group in self._members.known}
+            members = self._meetings.members
+            versions = {group: int(members.versions[group]) for group in members.known}
             note.update(observation=batch.observation[:, found.rows].clone(), versions=versions)
         return found
 
