@@ -22,6 +22,7 @@ class Arrived(NamedTuple):
     rank: int
     version: int
     architecture: int
+    score: float
     flat: Array  # [P] f32
 
 
@@ -119,8 +120,8 @@ class Exchange:
         """Return the bytes sent so far."""
         return self._traffic.bytes[Tag.EXCHANGE]
 
-    def post(self, weights: Weights, to: Sequence[int]) -> None:
-        """Send the weights to those of these ranks that have taken the ones before."""
+    def post(self, weights: Weights, score: float, to: Sequence[int]) -> None:
+        """Send weights, and how good they are, to those of these ranks that have taken the ones before."""
         ready = [rank for rank in to if not self._sender.busy(rank)]
         self.skipped += len(to) - len(ready)
         slot = self._sender.take() if ready else None
@@ -128,6 +129,7 @@ class Exchange:
             return
         slot.record.version[0] = weights.version
         slot.record.architecture[0] = self._architecture
+        slot.record.score[0] = score
         slot.record.flat[:] = weights.flat.numpy()
         for rank in ready:
             self._sender.send(slot, rank)
@@ -181,7 +183,8 @@ class Exchange:
     def _hand_over(self, slot: Slot[ExchangeMessage], use: Use) -> None:
         record = slot.record
         if not record.last[0]:
-            use(Arrived(slot.source, int(record.version[0]), int(record.architecture[0]), record.flat))
+            version, arch, score = int(record.version[0]), int(record.architecture[0]), float(record.score[0])
+            use(Arrived(slot.source, version, arch, score, record.flat))
         self._arrivals.release(slot)
 
     def end(self) -> Ending:

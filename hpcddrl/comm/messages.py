@@ -83,6 +83,7 @@ class ExchangeMessage(NamedTuple):
     last: Array
     version: Array  # [1] i64
     architecture: Array  # [1] i64: which networks these are the weights of, see networks.flat
+    score: Array  # [1] f64: the group's mean return, as it is learned from; NaN if it is not known
     flat: Array  # [P] f32
 
 
@@ -214,7 +215,12 @@ def exchange_layout(parameters: int) -> Layout[ExchangeMessage]:
     one = (1,)
     return Layout(
         ExchangeMessage,
-        {"version": (one, np.int64), "architecture": (one, np.int64), "flat": ((parameters,), np.float32)},
+        {
+            "version": (one, np.int64),
+            "architecture": (one, np.int64),
+            "score": (one, np.float64),
+            "flat": ((parameters,), np.float32),
+        },
     )
 
 

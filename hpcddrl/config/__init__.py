@@ -18,6 +18,7 @@ from hpcddrl.config.algorithm import (
 )
 from hpcddrl.config.coupling import (
     Averaging,
+    BestGroupMixing,
     BestMixing,
     BetaSchedule,
     ConstantBeta,
@@ -60,6 +61,7 @@ __all__ = [
     "Algorithm",
     "AllReduce",
     "Averaging",
+    "BestGroupMixing",
     "BestMixing",
     "BetaSchedule",
     "Budget",

@@ -44,7 +44,20 @@ class BestMixing:
     """See `SoftmaxMixing`."""
 
 
-Mixing = Annotated[SoftmaxMixing | UniformMixing | BestMixing, Field(discriminator="kind")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BestGroupMixing:
+    """c is 1 on all states for the group whose return is greatest: the best teaches the others.
+
+    After PIEKD (Hong et al. 2020). Returns are compared as they are learned from, so rewards must not be scaled by each
+    rank on its own.
+    """
+
+    kind: Literal["best_group"] = "best_group"
+    window_frames: PositiveFloat = 1e5
+    """Trained frames of a group over which its mean return is taken."""
+
+
+Mixing = Annotated[SoftmaxMixing | UniformMixing | BestMixing | BestGroupMixing, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -180,6 +180,18 @@ def _coupling(config: Config) -> Rules:
     coupling, values = config.coupling, isinstance(config.algorithm, QLearning)
     if isinstance(coupling, Ensemble):
         yield from _ensemble(coupling)
+        atari = all(name.startswith("ALE/") for name in config.env.ids)
+        best, reward = coupling.mixing.kind == "best_group", config.env.reward
+        yield (
+            best and (reward == "normalise" or (reward == "auto" and not atari)),
+            f"coupling.mixing.kind = 'best_group' with env.reward = {reward!r}: each rank would scale its own, and "
+            "returns could not be compared; set env.reward=raw or env.reward=clip",
+        )
+        yield (
+            best and values,
+            "coupling.mixing.kind = 'best_group' with algorithm.kind = 'q_learning': what a replay draws does not tell "
+            "the returns of now; set coupling.mixing=softmax",
+        )
     if isinstance(coupling, Ensemble | Averaging):
         groups = config.topology.groups
         yield (

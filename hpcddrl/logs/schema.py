@@ -95,6 +95,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "peers/peer_version": ("updates", "the version of its weights"),
     "peers/since": ("updates", "of this group since they came"),
     "peers/weight": ("1", "its weight c in the mixture, mean over states"),
+    "peers/score": ("reward", "its mean return, as learned from, where the mixing asks for it"),
     "peers/divergence": ("nat", "KL(its policy ‖ own policy)"),
     "peers/disagreement": ("share", "states on which it would act differently"),
     "learning/weight_own": ("1", "mean mixture weight c of this group itself"),

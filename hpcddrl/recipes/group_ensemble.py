@@ -24,7 +24,9 @@ def group_ensemble() -> Config:
     Its rivals are the same job with other settings: coupling=uncoupled, no exchange; coupling=averaging, weights become
     their mean (MA); coupling.schedule=cyclic, where the ensemble relabels a part of the data after each exchange and
     groups then learn alone (EC-DNN, Sun et al. 2017; there the ensemble holds each model as it was exchanged, here
-    a group's own as it is now).
+    a group's own as it is now); coupling.mixing=best_group, the group with the greatest return teaches the others
+    (after PIEKD, Hong et al. 2020, whose groups share their experience and distil now and then; here each has its own
+    and is drawn to the best all along).
     """
     return Config(
         recipe="group_ensemble",

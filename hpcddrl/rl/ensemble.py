@@ -34,6 +34,17 @@ def best_weights(values: Tensor) -> Tensor:
     return torch.zeros_like(values).scatter_(0, values.argmax(0, keepdim=True), 1.0)
 
 
+def best_group_weights(values: Tensor, scores: Tensor) -> Tensor:
+    """Return c = 1 for the member with the greatest score [members], on all states, else 0.
+
+    Members of unknown score (NaN) count as worse than any; while all are unknown, the first has the weight.
+    """
+    best = int(scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).argmax())
+    weights = torch.zeros_like(values)
+    weights[best] = 1.0
+    return weights
+
+
 class Moments(NamedTuple):
     """Mean and variance of each member's values so far, recent batches counting most."""
 

@@ -14,7 +14,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import in_turn
 from hpcddrl.roles.mixing import Account, Mixer
-from hpcddrl.roles.plateau import Plateau
+from hpcddrl.roles.plateau import Plateau, Returns
 from hpcddrl.types import Batch, Mixture, Opinion, Targets, Transitions, Weights
 
 # Frames of the group, those when its return levelled off, and updates since the last meeting -> 0 … 1
@@ -33,6 +33,7 @@ class EnsemblePeers:
         mixer: of opinions.
         share: of β, by the schedule.
         plateau: where the schedule asks for it.
+        returns: where the mixing asks for them.
         control: of this rank.
     """
 
@@ -43,17 +44,20 @@ class EnsemblePeers:
         mixer: Mixer,
         share: Share,
         plateau: Plateau | None,
+        returns: Returns | None,
         control: Control,
     ) -> None:
         self._config, self._meetings, self._mixer, self._control = config, meetings, mixer, control
-        self._share, self._plateau = share, plateau
+        self._share, self._plateau, self._returns = share, plateau, returns
         self._levelled, self._guard = np.nan, 1.0  # agreed on in the group
+        self._scores = meetings.members.scores.copy()
         self._beta = 0.0
 
     def targets(self, batch: Batch | Transitions, weights: Weights) -> Targets | None:
         """See `Peers`: every n-th row, other ones each update, by the peers whose turn it is."""
-        if self._plateau is not None and isinstance(batch, Batch):
-            self._plateau.see(batch, weights.frames)
+        for watching in (self._plateau, self._returns):
+            if watching is not None and isinstance(batch, Batch):
+                watching.see(batch, weights.frames)
         levelled = None if np.isnan(self._levelled) else self._levelled
         meetings, members = self._meetings, self._meetings.members
         self._beta = self._config.beta * self._share(weights.frames, levelled, meetings.since)
@@ -77,9 +81,12 @@ class EnsemblePeers:
             return
         account = self._mixer.close_account()
         levelled = np.nan if self._plateau is None or self._plateau.frames is None else self._plateau.frames
-        said = np.concatenate([self._mixer.seen, [levelled, account.divergence]])
-        agreed = self._meetings.hold(weights, said)
-        self._mixer.agree(agreed[:-2])
+        score = np.nan if self._returns is None else self._returns.newest
+        said = np.concatenate([self._mixer.seen, [score, levelled, account.divergence]])
+        agreed = self._meetings.hold(weights, said, score)
+        self._scores = self._meetings.members.scores.copy()
+        self._scores[self._meetings.group] = agreed[-3]
+        self._mixer.agree(agreed[:-3], self._scores)
         self._levelled = agreed[-2]
         if not np.isnan(agreed[-1]):
             self._guard = guard(agreed[-1], self._config.min_divergence)
@@ -108,6 +115,7 @@ class EnsemblePeers:
                 peer_version=float(now if own else members.versions[group]),
                 since=0.0 if own else float(now - members.came[group]),
                 weight=weights[group],
+                score=self._scores[group],
                 divergence=account.from_own[group],
                 disagreement=account.differs[group],
             )

@@ -73,15 +73,15 @@ class Meetings:
                 self._exchange.look()
         return False
 
-    def hold(self, weights: Weights, said: Array) -> Array:
-        """Exchange weights; return what this group's leader ``said``, numbers of any meaning.
+    def hold(self, weights: Weights, said: Array, score: float = np.nan) -> Array:
+        """Exchange weights, and how good they are; return what this group's leader ``said``, numbers of any meaning.
 
         Collective over ``learners``.
         """
         began = time.perf_counter()
         with self._control.timing(Phase.EXCHANGE):
             if self._exchange is not None:
-                self._meet(self._exchange, weights)
+                self._meet(self._exchange, weights, score)
             agreed = self._share(said)
         self._seconds = time.perf_counter() - began
         return agreed
@@ -108,11 +108,11 @@ class Meetings:
         """Part from the other groups; return what is still to come."""
         return self._exchange.end() if self._exchange is not None else Ending()
 
-    def _meet(self, exchange: Exchange, weights: Weights) -> None:
+    def _meet(self, exchange: Exchange, weights: Weights, score: float) -> None:
         """Post this group's weights to the partners of this round, and take what has come."""
         number = weights.version // self._config.exchange_every
         to, by = partners(self._config.topology, len(self._leaders), self.group, number, self._seed)
-        exchange.post(weights, [self._leaders[group] for group in to])
+        exchange.post(weights, score, [self._leaders[group] for group in to])
         if self._exact:
             exchange.take_from([self._leaders[group] for group in by], self._store)
         else:
@@ -126,7 +126,7 @@ class Meetings:
         group = self._leaders.index(arrived.rank)
         wrong = self.members.complaint(group, arrived.architecture, arrived.flat)
         if wrong is None:
-            self.members.store(group, arrived.version, arrived.flat, self.version)
+            self.members.store(group, arrived.version, arrived.score, arrived.flat, self.version)
             return
         if not self._refused[group]:
             sys.stderr.write(
@@ -140,12 +140,13 @@ class Meetings:
         members, groups = self.members, len(self._leaders)
         if self._learners.size == 1:
             return said
-        everything = np.concatenate([members.versions, members.came, said])
+        everything = np.concatenate([members.versions, members.came, members.scores, said])
         self._learners.Bcast(everything, root=0)
         versions, came = everything[: 2 * groups].astype(np.int64).reshape(2, groups)
         for group in np.flatnonzero((versions != NONE) & (versions != self._shared)):
             self._learners.Bcast(members.buffer(int(group)), root=0)
         members.forget([int(group) for group in np.flatnonzero(versions == NONE)])
         members.versions[:], members.came[:] = versions, came
+        members.scores[:] = everything[2 * groups : 3 * groups]
         self._shared = versions
-        return everything[2 * groups :]
+        return everything[3 * groups :]

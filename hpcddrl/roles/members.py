@@ -36,6 +36,7 @@ class Members:
         self._weights: dict[int, torch.Tensor] = {}
         self.versions = np.full(len(networks), NONE, np.int64)  # of the weights that are known, group by group
         self.came = np.full(len(networks), NONE, np.int64)  # this group's own version when they came
+        self.scores = np.full(len(networks), np.nan)  # their mean returns
 
     @property
     def known(self) -> list[int]:
@@ -48,10 +49,10 @@ class Members:
             return "are of another architecture than its configuration says"
         return None if np.isfinite(flat).all() else "are not finite"
 
-    def store(self, group: int, version: int, flat: Array, now: int) -> None:
+    def store(self, group: int, version: int, score: float, flat: Array, now: int) -> None:
         """Keep a copy of a group's newest weights, which came at this group's own version ``now``."""
         self.buffer(group)[:] = flat
-        self.versions[group], self.came[group] = version, now
+        self.versions[group], self.came[group], self.scores[group] = version, now, score
 
     def buffer(self, group: int) -> Array:
         """Return where a group's weights stand, [P] f32, to be written to."""
@@ -65,6 +66,7 @@ class Members:
         for group in groups:
             self._weights.pop(group, None)
             self.versions[group] = self.came[group] = NONE
+            self.scores[group] = np.nan
 
     def older_than(self, max_age: int, now: int) -> list[int]:
         """Return the groups whose newest weights came more than so many of this group's own updates ago."""

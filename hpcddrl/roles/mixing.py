@@ -14,7 +14,7 @@ from hpcddrl.rl.policies import Policy
 from hpcddrl.types import Array, Mixture, Opinion
 
 DECAY = 0.99  # of the moments, a batch
-Weigh = Callable[[Tensor, Moments], Tensor]  # values [members, ...] and the members' moments -> weights c
+Weigh = Callable[[Tensor, Moments, Tensor], Tensor]  # the members' values [members, ...], moments, scores -> weights c
 
 
 class Account:
@@ -53,8 +53,8 @@ class Account:
 class Mixer:
     """Mixes this group's opinion and others' into π_ens.
 
-    Values are weighed by moments that all learners of a group agree on at each exchange; what a learner has seen since
-    stays aside until then, and so every learner's loss uses the same ensemble.
+    Values are weighed by moments and scores that all learners of a group agree on at each exchange; what a learner has
+    seen since stays aside until then, and so every learner's loss uses the same ensemble.
 
     Args:
         policy: the family.
@@ -66,6 +66,7 @@ class Mixer:
     def __init__(self, policy: Policy, weigh: Weigh, groups: int, group: int) -> None:
         self._policy, self._weigh, self._groups, self._group = policy, weigh, groups, group
         self._agreed = self._seen = no_moments(groups)
+        self._scores = torch.full((groups,), torch.nan)
         self.account = Account(groups)
 
     @torch.no_grad()
@@ -74,7 +75,7 @@ class Mixer:
         members, everyone = [self._group, *groups], [own, *opinions]
         values = torch.stack([opinion.value for opinion in everyone])
         policies = torch.stack([opinion.policy for opinion in everyone])
-        weights = self._weigh(values, self._agreed.of(members))
+        weights = self._weigh(values, self._agreed.of(members), self._scores[members])
         self._seen = updated_moments(self._seen, members, values, DECAY)
         mixture = self._policy.mixture(policies, weights)
         self.account.weigh(members, weights)
@@ -92,6 +93,7 @@ class Mixer:
         """Return the moments that this learner has seen, as numbers [3 · groups] for `agree`."""
         return torch.cat(list(self._seen)).numpy()
 
-    def agree(self, seen: Array) -> None:
-        """Use the moments that the leader has seen."""
+    def agree(self, seen: Array, scores: Array) -> None:
+        """Use the moments that the leader has seen, and the scores [groups] that it knows."""
+        self._scores = torch.from_numpy(scores.copy())
         self._agreed = self._seen = Moments(*torch.from_numpy(seen.copy()).chunk(3))

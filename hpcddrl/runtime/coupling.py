@@ -11,6 +11,7 @@ from hpcddrl.comm.partners import neighbours
 from hpcddrl.comm.placement import leaders
 from hpcddrl.config import (
     Averaging,
+    BestGroupMixing,
     BestMixing,
     BetaSchedule,
     ConstantBeta,
@@ -25,7 +26,7 @@ from hpcddrl.config import (
 )
 from hpcddrl.networks.flat import architecture
 from hpcddrl.networks.make import AnyNetwork
-from hpcddrl.rl.ensemble import best_weights, climb, softmax_weights, standardised, uniform_weights
+from hpcddrl.rl.ensemble import best_group_weights, best_weights, climb, softmax_weights, standardised, uniform_weights
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.averaging import AveragingPeers
 from hpcddrl.roles.ensemble import EnsemblePeers, Share
@@ -33,7 +34,7 @@ from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import Members
 from hpcddrl.roles.mixing import Mixer, Weigh
 from hpcddrl.roles.peers import NoPeers, Peers, TeacherPeer
-from hpcddrl.roles.plateau import Plateau
+from hpcddrl.roles.plateau import Plateau, Returns
 from hpcddrl.runtime.rank import Rank, network_of
 from hpcddrl.runtime.teacher import teacher_network
 
@@ -58,6 +59,7 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
         Mixer(policy_for(rank.spec.action), weigh_for(coupling.mixing), groups, group),
         share_for(schedule),
         Plateau(schedule) if isinstance(schedule, PlateauBeta) else None,
+        Returns(coupling.mixing.window_frames) if isinstance(coupling.mixing, BestGroupMixing) else None,
         rank.control,
     )
 
@@ -108,15 +110,17 @@ def weigh_for(mixing: Mixing) -> Weigh:
     """Return what gives members their weights."""
     match mixing:
         case UniformMixing():
-            return lambda values, moments: uniform_weights(values)
+            return lambda values, moments, scores: uniform_weights(values)
         case SoftmaxMixing(temperature=T, normalise=False):
-            return lambda values, moments: softmax_weights(values, T)
+            return lambda values, moments, scores: softmax_weights(values, T)
         case SoftmaxMixing(temperature=T):
-            return lambda values, moments: softmax_weights(standardised(values, moments), T)
+            return lambda values, moments, scores: softmax_weights(standardised(values, moments), T)
+        case BestGroupMixing():
+            return lambda values, moments, scores: best_group_weights(values, scores)
         case BestMixing(normalise=False):
-            return lambda values, moments: best_weights(values)
+            return lambda values, moments, scores: best_weights(values)
         case BestMixing():
-            return lambda values, moments: best_weights(standardised(values, moments))
+            return lambda values, moments, scores: best_weights(standardised(values, moments))
 
 
 def share_for(schedule: BetaSchedule) -> Share:

@@ -17,14 +17,14 @@ from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.q_value import QNetwork
-from hpcddrl.rl.ensemble import Moments, no_moments
+from hpcddrl.rl.ensemble import Moments
 from hpcddrl.rl.policies import Policy, policy_for
+from hpcddrl.roles.mixing import Weigh
 from hpcddrl.runtime.coupling import weigh_for
 from hpcddrl.settings import dump, load
 from hpcddrl.types import EnvSpec, Output
 
 EXAMPLES = 3  # observations to trace a network with; 1 would be taken for the only size
-Weigh = Callable[[Tensor, Moments], Tensor]
 
 
 class PolicyNetwork(nn.Module):
@@ -54,18 +54,25 @@ class EnsembleNetwork(nn.Module):
         policy: the family.
         weigh: from values to c.
         moments: of the members' values, where these are normalised.
+        scores: [members] their mean returns.
     """
 
-    def __init__(self, members: Sequence[PolicyNetwork], policy: Policy, weigh: Weigh, moments: Moments) -> None:
+    scores: Tensor
+
+    def __init__(
+        self, members: Sequence[PolicyNetwork], policy: Policy, weigh: Weigh, moments: Moments, scores: Tensor
+    ) -> None:
         super().__init__()
         self.members, self._policy, self._weigh = nn.ModuleList(members), policy, weigh
         for name, numbers in moments._asdict().items():
             self.register_buffer(name, numbers)
+        self.register_buffer("scores", scores)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Return them for observations [N, *observation_shape]."""
         policies, values = (torch.stack(x) for x in zip(*(m(observation) for m in self.members), strict=True))
-        weights = self._weigh(values, Moments(*(getattr(self, name) for name in Moments._fields)))
+        moments = Moments(*(getattr(self, name) for name in Moments._fields))
+        weights = self._weigh(values, moments, self.scores)
         return self._policy.mixture(policies, weights), (weights * values).sum(0)
 
 
@@ -112,7 +119,9 @@ def groups_of(run: RunDirectory, spec: EnvSpec) -> list[Group]:
     return found
 
 
-def ensemble_of(config: Config, groups: Sequence[Group], spec: EnvSpec, moments: Moments | None) -> EnsembleNetwork:
+def ensemble_of(
+    config: Config, groups: Sequence[Group], spec: EnvSpec, moments: Moments, scores: Sequence[float]
+) -> EnsembleNetwork:
     """Return the groups' ensemble, weighed as it was while learning (without a coupling: as the ensemble's default).
 
     Raises:
@@ -122,8 +131,8 @@ def ensemble_of(config: Config, groups: Sequence[Group], spec: EnvSpec, moments:
         raise ValueError(f"--what ensemble: {config.recipe} has one network alone; take --what best")
     coupling = config.coupling if isinstance(config.coupling, Ensemble) else Ensemble()
     members = [group.network for group in groups]
-    known = no_moments(len(members)) if moments is None else moments
-    return EnsembleNetwork(members, policy_for(spec.action), weigh_for(coupling.mixing), known).eval()
+    weigh = weigh_for(coupling.mixing)
+    return EnsembleNetwork(members, policy_for(spec.action), weigh, moments, torch.tensor(scores)).eval()
 
 
 def example(spec: EnvSpec) -> Tensor:

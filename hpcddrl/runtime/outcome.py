@@ -60,7 +60,7 @@ def outcome(run: RunDirectory, what: str, episodes: int, updates: int, seed: int
     if what == "best":
         return Outcome(config, spec, groups[best].network, alone[best], alone)
     moments = moments_of(config, groups, policy, MOMENT_BATCHES, seed + FAR)
-    ensemble = ensemble_of(config, groups, spec, moments)
+    ensemble = ensemble_of(config, groups, spec, moments, [line.mean for line in alone])
     together = line("ensemble", ensemble)
     if what == "ensemble":
         return Outcome(config, spec, ensemble, together, alone)

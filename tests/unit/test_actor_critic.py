@@ -112,7 +112,7 @@ class Told(NamedTuple):
     def targets(self, family):
         if self.teacher:
             return Targets(self.rows, self.beta, lambda own: Mixture(self.peers[0].policy))
-        mixer = Mixer(family.policy, lambda v, m: softmax_weights(v, self.temperature), 1 + len(self.peers), 0)
+        mixer = Mixer(family.policy, lambda v, m, s: softmax_weights(v, self.temperature), 1 + len(self.peers), 0)
         groups = range(1, 1 + len(self.peers))
         return Targets(self.rows, self.beta, lambda own: mixer.mix(groups, self.peers, own))
 

@@ -226,6 +226,10 @@ Q = ["algorithm=q_learning", "experience=replay"]
             ["coupling.topology = 'random_pairs'", "topology.groups = 2"],
         ),
         (
+            ["env.id=CartPole-v1", "coupling=ensemble", "coupling.mixing=best_group"],
+            ["coupling.mixing.kind = 'best_group'", "env.reward = 'auto'", "env.reward=raw"],
+        ),
+        (
             ["coupling=averaging", "update=server", "topology.servers=1"],
             ["coupling.kind = 'averaging'", "update.kind = 'server'", "coupling=uncoupled"],
         ),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hpcddrl.rl.ensemble import (
+    best_group_weights,
     best_weights,
     climb,
     no_moments,
@@ -75,6 +76,16 @@ def test_a_high_temperature_weighs_all_alike_and_a_low_one_takes_the_best():
 def test_the_best_member_of_each_state_has_all_the_weight_and_the_first_of_equals():
     assert best_weights(VALUES).tolist() == [[[0.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]]
     assert best_weights(torch.zeros(3, 1)).flatten().tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([1.0, 3.0, 2.0], 1), ([math.nan, -5.0, -9.0], 1), ([-math.inf, -5.0, math.nan], 1), ([math.nan] * 3, 0)],
+)
+def test_the_group_with_the_best_score_has_all_the_weight_on_every_state(scores, best):
+    c = best_group_weights(VALUES, torch.tensor(scores))
+    assert (c[best] == 1.0).all()
+    assert (c.sum(0) == 1.0).all()
 
 
 def test_large_values_do_not_overflow():

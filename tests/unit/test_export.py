@@ -11,6 +11,7 @@ from hpcddrl.logs.checkpoint import Checkpoint
 from hpcddrl.logs.checkpoint import write as save
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.make import make_network
+from hpcddrl.rl.ensemble import no_moments
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.runtime.distillation import distil, moments_of
 from hpcddrl.runtime.export import ensemble_of, groups_of, read, spec_of, write, write_onnx
@@ -72,7 +73,7 @@ def slow_ensemble(seen):
 
 
 def test_the_ensemble_of_a_run_is_its_groups_mixture_q_learning_too(run):
-    network = ensemble_of(CONFIG, groups_of(run, SPEC), SPEC, None)
+    network = ensemble_of(CONFIG, groups_of(run, SPEC), SPEC, no_moments(3), [0.0, 1.0, 2.0])
     seen = observations(5)
     with torch.no_grad():
         policy, value = network(seen)
@@ -82,7 +83,7 @@ def test_the_ensemble_of_a_run_is_its_groups_mixture_q_learning_too(run):
 
 
 def test_a_written_file_answers_alike_in_plain_torch_for_any_number_of_observations(run, tmp_path):
-    network = ensemble_of(CONFIG, groups_of(run, SPEC), SPEC, None)
+    network = ensemble_of(CONFIG, groups_of(run, SPEC), SPEC, no_moments(3), [0.0, 1.0, 2.0])
     write(network, SPEC, CONFIG, "ensemble", tmp_path / "new" / "e.pt2")
     plain = torch.export.load(tmp_path / "new" / "e.pt2").module()
     config, acting = read(tmp_path / "new" / "e.pt2")
@@ -129,7 +130,7 @@ def test_the_best_group_is_the_one_with_the_greatest_return(run):
 
 def test_a_student_becomes_what_the_ensemble_is(run):
     groups = groups_of(run, SPEC)
-    teacher = ensemble_of(CONFIG, groups, SPEC, None)
+    teacher = ensemble_of(CONFIG, groups, SPEC, no_moments(3), [0.0, 1.0, 2.0])
     student = groups[0].network
     kept = [p.clone() for p in groups[1].network.parameters()]
     divergences = distil(teacher, student, POLICY, CONFIG, updates=60, seed=3, learning_rate=3e-3)

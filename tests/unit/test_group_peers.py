@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpcddrl.comm.exchange import Arrived
-from hpcddrl.config import CyclicBeta, Ensemble, PlateauBeta, SoftmaxMixing, WarmUpBeta
+from hpcddrl.config import BestGroupMixing, CyclicBeta, Ensemble, PlateauBeta, SoftmaxMixing, WarmUpBeta
 from hpcddrl.logs.schema import COLUMNS
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.encoding import Precision
@@ -18,7 +18,7 @@ from hpcddrl.roles.ensemble import EnsemblePeers
 from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import Members, in_turn
 from hpcddrl.roles.mixing import Mixer
-from hpcddrl.roles.plateau import Plateau
+from hpcddrl.roles.plateau import Plateau, Returns
 from hpcddrl.runtime.coupling import share_for, weigh_for
 from hpcddrl.types import Batch, Discrete, EnvSpec, Weights
 
@@ -40,14 +40,16 @@ class Mail:
     """Stands for the exchange: what has arrived, and what was posted."""
 
     def __init__(self):
+        self.scores = []
         self.arrived, self.posted, self.skipped, self.nbytes, self.looked = [], [], 0, 0, 0
 
-    def bring(self, group, version, seed, flat=None, arch=None):
+    def bring(self, group, version, seed, flat=None, arch=None, score=np.nan):
         known = architecture(network(0, group)) if arch is None else arch
         flat = values(seed, group).numpy() if flat is None else flat
-        self.arrived.append(Arrived(LEADERS[group], version, known, flat))
+        self.arrived.append(Arrived(LEADERS[group], version, known, score, flat))
 
-    def post(self, weights, to):
+    def post(self, weights, score, to):
+        self.scores.append(score)
         self.posted.append((weights.version, to))
 
     def look(self):
@@ -85,6 +87,7 @@ def peers(mail=None, learners=None, **options):
         Mixer(Categorical(3), weigh_for(config.mixing), GROUPS, OWN),
         share_for(config.schedule),
         Plateau(config.schedule) if isinstance(config.schedule, PlateauBeta) else None,
+        Returns(config.mixing.window_frames) if isinstance(config.mixing, BestGroupMixing) else None,
         control,
     )
     return made, mail, notes, timing
@@ -315,6 +318,33 @@ def test_in_a_cycle_the_ensemble_counts_after_each_exchange_and_then_groups_lear
         made.exchange(Weights(version, values(1)))
         counted.append(made.targets(data, Weights(version, values(1))) is not None)
     assert counted == [True, True, False, False, False] * 2 + [True]
+
+
+def test_the_group_with_the_greatest_return_teaches_the_others():
+    made, mail, notes, _ = peers(mixing=BestGroupMixing(window_frames=10))
+    data = batch(4)._replace(reward=torch.full((4, R * B), 2.0), valid=torch.ones(4, R * B))
+    data.valid[0] = 0.0  # 3 rewards of 2 to a reset: its own return is 6
+    made.targets(data, Weights(0, values(1), 0))
+    made.targets(data, Weights(0, values(1), 10))
+    for version, scores, teacher in ((1, (5.0, 7.0), 2), (2, (9.0, 7.0), 0), (3, (5.0, 4.0), OWN)):
+        for group, score in zip((0, 2), scores, strict=True):
+            mail.bring(group, version, seed=group, score=score)
+        made.exchange(Weights(version, values(1)))
+        _, mixture = heard(made, data)
+        seed = 5 if teacher == OWN else teacher
+        expected = opinion_of(teacher, seed, data).policy.softmax(-1)
+        torch.testing.assert_close(mixture.policy.softmax(-1), expected)
+        assert mixture.own_weight == (teacher == OWN)
+    assert mail.scores == [6.0, 6.0, 6.0]
+    made.exchange(Weights(4, values(1)))
+    assert {row["group"]: row["score"] for row in notes["peers"] if row["version"] == 4} == {0: 5.0, OWN: 6.0, 2: 4.0}
+
+
+def test_before_any_return_is_known_a_group_teaches_itself():
+    made, mail, _, _ = peers(mixing=BestGroupMixing())
+    mail.bring(0, 1, seed=2)
+    made.exchange(Weights(1, values(1)))
+    assert heard(made, batch(4))[1].own_weight == 1.0
 
 
 def test_after_a_plateau_that_the_leader_saw_beta_climbs():

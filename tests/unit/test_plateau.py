@@ -32,7 +32,7 @@ def watched(returns, **options):
 
 def test_the_mean_return_of_a_window_is_its_rewards_by_its_resets():
     plateau = watched([3.0, 3.0, 7.0, 7.0, 7.0, 20.0, 20.0])
-    assert plateau._returns[0] == pytest.approx(3.0, rel=0.1)
+    assert plateau._returns.means[0] == pytest.approx(3.0, rel=0.1)
     assert plateau.frames is None
 
 
@@ -54,4 +54,4 @@ def test_a_window_without_an_episodes_end_goes_on():
     endless = batch(0.0, 0)._replace(valid=torch.ones(5, ENVS))
     for frames in range(0, 1000, 20):
         plateau.see(endless, frames)
-    assert plateau._returns == []
+    assert plateau._returns.means == []

@@ -38,7 +38,7 @@ class NotingMixer(Mixer):
         mixture = super().mix(groups, opinions, own)
         if "observation" in note and "mixture" not in note:
             values = torch.stack([own.value, *(opinion.value for opinion in opinions)])
-            weights = self._weigh(values, self._agreed)
+            weights = self._weigh(values, self._agreed, self._scores)
             note.update(own=tuple(own), groups=list(groups), mixture=mixture.policy, weights=weights)
             torch.save(note, Path(out, f"mixed-{self._group}.pt"))
         return mixture
