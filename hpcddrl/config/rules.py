@@ -177,40 +177,23 @@ def _replay(config: Config) -> Rules:
 
 
 def _coupling(config: Config) -> Rules:
-    coupling, values = config.coupling, isinstance(config.algorithm, QLearning)
+    coupling, update, groups = config.coupling, config.update.kind, config.topology.groups
     if isinstance(coupling, Ensemble):
         yield from _ensemble(coupling)
-        atari = all(name.startswith("ALE/") for name in config.env.ids)
-        best, reward = coupling.mixing.kind == "best_group", config.env.reward
-        yield (
-            best and (reward == "normalise" or (reward == "auto" and not atari)),
-            f"coupling.mixing.kind = 'best_group' with env.reward = {reward!r}: each rank would scale its own, and "
-            "returns could not be compared; set env.reward=raw or env.reward=clip",
-        )
-        yield (
-            best and values,
-            "coupling.mixing.kind = 'best_group' with algorithm.kind = 'q_learning': what a replay draws does not tell "
-            "the returns of now; set coupling.mixing=softmax",
-        )
+        yield from _returns(config, coupling)
     if isinstance(coupling, Ensemble | Averaging):
-        groups = config.topology.groups
         yield (
             coupling.topology != "all_to_all" and groups == 2,
             f"coupling.topology = {coupling.topology!r} with topology.groups = 2: of two, all hear all; start three "
             "groups or more, or set coupling.topology=all_to_all",
         )
     yield (
-        coupling.kind == "averaging" and config.update.kind == "server",
+        coupling.kind == "averaging" and update == "server",
         "coupling.kind = 'averaging' with update.kind = 'server': groups have the server's weights already; set "
         "coupling=uncoupled",
     )
     yield (
-        values and isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau",
-        "coupling.schedule.kind = 'plateau' with algorithm.kind = 'q_learning': what a replay draws does not tell the "
-        "returns of now; set coupling.schedule=warmup",
-    )
-    yield (
-        values and coupling.kind == "teacher",
+        coupling.kind == "teacher" and isinstance(config.algorithm, QLearning),
         "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
         "coupling=uncoupled or algorithm=actor_critic",
     )
@@ -228,6 +211,26 @@ def _ensemble(ensemble: Ensemble) -> Rules:
         f"coupling.schedule.updates = {getattr(schedule, 'updates', None)}: with coupling.exchange_every = {every} no "
         "updates are left to learn alone; set less, or coupling.schedule=constant",
     )
+
+
+def _returns(config: Config, ensemble: Ensemble) -> Rules:
+    """Yield the rules about what a learner can see of its group's returns."""
+    reward, best = config.env.reward, ensemble.mixing.kind == "best_group"
+    atari = all(name.startswith("ALE/") for name in config.env.ids)
+    yield (
+        best and (reward == "normalise" or (reward == "auto" and not atari)),
+        f"coupling.mixing.kind = 'best_group' with env.reward = {reward!r}: each rank would scale its own, and returns "
+        "could not be compared; set env.reward=raw or env.reward=clip",
+    )
+    for field, asks, other in (
+        (f"mixing.kind = {ensemble.mixing.kind!r}", best, "mixing=softmax"),
+        (f"schedule.kind = {ensemble.schedule.kind!r}", ensemble.schedule.kind == "plateau", "schedule=warmup"),
+    ):
+        yield (
+            asks and isinstance(config.algorithm, QLearning),
+            f"coupling.{field} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of "
+            f"now; set coupling.{other}",
+        )
 
 
 def _determinism(config: Config) -> Rules:

@@ -83,12 +83,12 @@ def _meetings(rank: Rank, coupling: Ensemble | Averaging, group: int, network: A
 def _networks(rank: Rank, groups: int, own: AnyNetwork) -> list[AnyNetwork]:
     """Return a network to ask each group by; groups of the same architecture share one."""
     made: dict[int, AnyNetwork] = {}
-    found: list[AnyNetwork] = []
-    for group in range(groups):
+    kinds: list[AnyNetwork] = []
+    for group in range(max(1, len(rank.job.group_settings))):
         network = network_of(rank, group)
         network.precision = own.precision
-        found.append(made.setdefault(architecture(network), network))
-    return found
+        kinds.append(made.setdefault(architecture(network), network))
+    return [kinds[group % len(kinds)] for group in range(groups)]
 
 
 def _exchange(

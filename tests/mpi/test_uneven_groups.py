@@ -51,7 +51,7 @@ def ran(tmp_path_factory):
     (folder / "sleepy.py").write_text(SLEEPY)
     log, out = folder / "run/run.log", folder / "run"
     arguments = ["run", "group_ensemble", "--env", "sleepy:Sleepy", "--seconds", "50", "--out", out, *OPTIONS]
-    with Job(3, "-m", "hpcddrl", *arguments, cwd=folder, limit_s=60) as job:
+    with Job(3, "-m", "hpcddrl", *arguments, cwd=folder) as job:
         job.wait_for(lambda: log.exists() and log.read_text().count("[Time") >= 5, "it reported progress")
         victim = job.pids()[2]
         os.kill(victim, signal.SIGSTOP)
