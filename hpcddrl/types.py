@@ -8,6 +8,7 @@ last K of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,6 +185,14 @@ class Learned(NamedTuple):
 
     metrics: dict[str, float]
     errors: Array | None = None  # [N] f32 temporal differences, for a replay's priorities
+
+
+@dataclass
+class Tuning:
+    """Factors on a group's hyper-parameters, which others may change while it learns."""
+
+    learning_rate: float = 1.0
+    entropy: float = 1.0
 
 
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions

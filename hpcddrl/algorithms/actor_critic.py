@@ -19,7 +19,7 @@ from hpcddrl.rl.losses import (
 )
 from hpcddrl.rl.policies import Policy
 from hpcddrl.rl.returns import importance_ratios, value_targets
-from hpcddrl.types import Batch, Learned, Metrics, Output, Targets, Weights, side_by_side
+from hpcddrl.types import Batch, Learned, Metrics, Output, Targets, Tuning, Weights, side_by_side
 
 
 class ActorCritic:
@@ -36,11 +36,18 @@ class ActorCritic:
         network: whose parameters are learned.
         gradient: [P] the vector that the parameters' gradients are views of.
         policy: the family that the network's outputs parametrise.
+        tuning: factor on k_H, read at each batch.
     """
 
     def __init__(
-        self, config: ActorCriticConfig, network: PolicyValueNetwork, gradient: Tensor, policy: Policy
+        self,
+        config: ActorCriticConfig,
+        network: PolicyValueNetwork,
+        gradient: Tensor,
+        policy: Policy,
+        tuning: Tuning | None = None,
     ) -> None:
+        self._tuning = tuning or Tuning()
         self._config = config
         self._network = network
         self._gradient = gradient
@@ -76,7 +83,8 @@ class ActorCritic:
             )
         value_term = value_loss(value=value[:-1], target=goals.target, valid=valid)
         entropy = masked_mean(policy.entropy(params), valid)
-        loss = policy_term + c.value_coefficient * value_term - c.entropy_coefficient * entropy
+        entropy_coefficient = c.entropy_coefficient * self._tuning.entropy
+        loss = policy_term + c.value_coefficient * value_term - entropy_coefficient * entropy
         metrics: Metrics = {}
         if targets is not None:
             rows = targets.rows

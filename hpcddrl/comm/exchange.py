@@ -11,7 +11,7 @@ from mpi4py import MPI
 from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import ALIGNMENT, ExchangeMessage, Layout, exchange_layout
 from hpcddrl.comm.wait import wait_until
-from hpcddrl.types import Array, Weights
+from hpcddrl.types import Array, Tuning, Weights
 
 CLOSING_BYTES = ALIGNMENT  # the field ``last`` alone; a whole network would be a waste at the end of hundreds of groups
 
@@ -23,6 +23,7 @@ class Arrived(NamedTuple):
     version: int
     architecture: int
     score: float
+    tuning: tuple[float, float]  # see `types.Tuning`
     flat: Array  # [P] f32
 
 
@@ -120,8 +121,8 @@ class Exchange:
         """Return the bytes sent so far."""
         return self._traffic.bytes[Tag.EXCHANGE]
 
-    def post(self, weights: Weights, score: float, to: Sequence[int]) -> None:
-        """Send weights, and how good they are, to those of these ranks that have taken the ones before."""
+    def post(self, weights: Weights, score: float, tuning: Tuning, to: Sequence[int]) -> None:
+        """Send weights, with score and tuning, to those of these ranks that have taken the ones before."""
         ready = [rank for rank in to if not self._sender.busy(rank)]
         self.skipped += len(to) - len(ready)
         slot = self._sender.take() if ready else None
@@ -130,6 +131,7 @@ class Exchange:
         slot.record.version[0] = weights.version
         slot.record.architecture[0] = self._architecture
         slot.record.score[0] = score
+        slot.record.tuning[:] = tuning.learning_rate, tuning.entropy
         slot.record.flat[:] = weights.flat.numpy()
         for rank in ready:
             self._sender.send(slot, rank)
@@ -184,7 +186,8 @@ class Exchange:
         record = slot.record
         if not record.last[0]:
             version, arch, score = int(record.version[0]), int(record.architecture[0]), float(record.score[0])
-            use(Arrived(slot.source, version, arch, score, record.flat))
+            tuning = (float(record.tuning[0]), float(record.tuning[1]))
+            use(Arrived(slot.source, version, arch, score, tuning, record.flat))
         self._arrivals.release(slot)
 
     def end(self) -> Ending:

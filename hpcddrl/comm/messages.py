@@ -84,6 +84,7 @@ class ExchangeMessage(NamedTuple):
     version: Array  # [1] i64
     architecture: Array  # [1] i64: which networks these are the weights of, see networks.flat
     score: Array  # [1] f64: the group's mean return, as it is learned from; NaN if it is not known
+    tuning: Array  # [2] f64: factors on its learning rate and entropy coefficient
     flat: Array  # [P] f32
 
 
@@ -219,6 +220,7 @@ def exchange_layout(parameters: int) -> Layout[ExchangeMessage]:
             "version": (one, np.int64),
             "architecture": (one, np.int64),
             "score": (one, np.float64),
+            "tuning": ((2,), np.float64),
             "flat": ((parameters,), np.float32),
         },
     )

@@ -15,6 +15,7 @@ from hpcddrl.config import (
     Config,
     Ensemble,
     LocalActing,
+    Population,
     QLearning,
     Replay,
     Topology,
@@ -84,8 +85,8 @@ def _coupling(config: Config) -> str:
     match config.coupling:
         case Ensemble(exchange_every=every):
             return f"ensemble, every {every}"
-        case Averaging(exchange_every=every):
-            return f"averaging, every {every}"
+        case (Averaging() | Population()) as rival:
+            return f"{rival.kind}, every {rival.exchange_every}"
         case coupling:
             return "-" if coupling.kind == "uncoupled" else coupling.kind
 

@@ -150,6 +150,31 @@ class Averaging:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Population:
+    """Groups that lag behind take over a better one's weights, learning rate and entropy coefficient, varied a little.
+
+    Population-based training as IMPALA had it (Espeholt et al. 2018, appendix F). A resumed run begins with the
+    configuration's hyper-parameters again.
+    """
+
+    kind: Literal["population"] = "population"
+    exchange_every: Positive = 100
+    """Updates between two exchanges."""
+    topology: Literal["all_to_all", "ring", "random_pairs"] = "all_to_all"
+    """See `Ensemble`."""
+    window_frames: PositiveFloat = 1e5
+    """Trained frames of a group over which its mean return is taken."""
+    burn_in_frames: NonNegative = 1e6
+    """Trained frames of a group before which it takes nothing over."""
+    margin: NonNegative = 0.05
+    """Share of its own return by which another's must be better."""
+    step: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 1.2
+    """By which a hyper-parameter is multiplied or divided."""
+    chance: Fraction = 0.33
+    """That it is."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Teacher:
     """Learners are drawn to the policy of another run, ever less (kickstarting, Schmitt et al. 2018)."""
 
@@ -162,4 +187,4 @@ class Teacher:
     """Trained frames of a group after which λ is 0; it falls linearly."""
 
 
-Coupling = Annotated[Uncoupled | Ensemble | Averaging | Teacher, Field(discriminator="kind")]
+Coupling = Annotated[Uncoupled | Ensemble | Averaging | Population | Teacher, Field(discriminator="kind")]

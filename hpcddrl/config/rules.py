@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
-from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble
+from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Replay
 from hpcddrl.config.update import ParameterServer
 
@@ -180,16 +180,16 @@ def _coupling(config: Config) -> Rules:
     coupling, update, groups = config.coupling, config.update.kind, config.topology.groups
     if isinstance(coupling, Ensemble):
         yield from _ensemble(coupling)
-        yield from _returns(config, coupling)
-    if isinstance(coupling, Ensemble | Averaging):
+    yield from _returns(config)
+    if isinstance(coupling, Ensemble | Averaging | Population):
         yield (
             coupling.topology != "all_to_all" and groups == 2,
             f"coupling.topology = {coupling.topology!r} with topology.groups = 2: of two, all hear all; start three "
             "groups or more, or set coupling.topology=all_to_all",
         )
     yield (
-        coupling.kind == "averaging" and update == "server",
-        "coupling.kind = 'averaging' with update.kind = 'server': groups have the server's weights already; set "
+        coupling.kind in ("averaging", "population") and update == "server",
+        f"coupling.kind = {coupling.kind!r} with update.kind = 'server': groups have the server's weights already; set "
         "coupling=uncoupled",
     )
     yield (
@@ -213,24 +213,26 @@ def _ensemble(ensemble: Ensemble) -> Rules:
     )
 
 
-def _returns(config: Config, ensemble: Ensemble) -> Rules:
+def _returns(config: Config) -> Rules:
     """Yield the rules about what a learner can see of its group's returns."""
-    reward, best = config.env.reward, ensemble.mixing.kind == "best_group"
+    coupling, reward = config.coupling, config.env.reward
+    best = isinstance(coupling, Ensemble) and coupling.mixing.kind == "best_group"
+    plateau = isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau"
+    population = isinstance(coupling, Population)
     atari = all(name.startswith("ALE/") for name in config.env.ids)
+    asks = "kind = 'population'" if population else "mixing.kind = 'best_group'"
     yield (
-        best and (reward == "normalise" or (reward == "auto" and not atari)),
-        f"coupling.mixing.kind = 'best_group' with env.reward = {reward!r}: each rank would scale its own, and returns "
-        "could not be compared; set env.reward=raw or env.reward=clip",
+        (best or population) and (reward == "normalise" or (reward == "auto" and not atari)),
+        f"coupling.{asks} with env.reward = {reward!r}: each rank would scale its own, and returns could not be "
+        "compared; set env.reward=raw or env.reward=clip",
     )
-    for field, asks, other in (
-        (f"mixing.kind = {ensemble.mixing.kind!r}", best, "mixing=softmax"),
-        (f"schedule.kind = {ensemble.schedule.kind!r}", ensemble.schedule.kind == "plateau", "schedule=warmup"),
-    ):
-        yield (
-            asks and isinstance(config.algorithm, QLearning),
-            f"coupling.{field} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of "
-            f"now; set coupling.{other}",
-        )
+    asks, other = ("schedule.kind = 'plateau'", "coupling.schedule=warmup") if plateau else (asks, "algorithm")
+    other = "coupling.mixing=softmax" if best else "coupling=ensemble" if population else other
+    yield (
+        (best or plateau or population) and isinstance(config.algorithm, QLearning),
+        f"coupling.{asks} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of now; "
+        f"set {other}",
+    )
 
 
 def _determinism(config: Config) -> Rules:

@@ -26,7 +26,8 @@ def group_ensemble() -> Config:
     groups then learn alone (EC-DNN, Sun et al. 2017; there the ensemble holds each model as it was exchanged, here
     a group's own as it is now); coupling.mixing=best_group, the group with the greatest return teaches the others
     (after PIEKD, Hong et al. 2020, whose groups share their experience and distil now and then; here each has its own
-    and is drawn to the best all along).
+    and is drawn to the best all along); coupling=population, population-based training of learning rate and entropy
+    (Espeholt et al. 2018, appendix F).
     """
     return Config(
         recipe="group_ensemble",

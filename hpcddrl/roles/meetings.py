@@ -12,11 +12,11 @@ import numpy as np
 from hpcddrl.comm.channel import Comm, Ending
 from hpcddrl.comm.exchange import Arrived, Exchange
 from hpcddrl.comm.partners import partners
-from hpcddrl.config import Averaging, Ensemble
+from hpcddrl.config import Averaging, Ensemble, Population
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.members import NONE, Members
-from hpcddrl.types import Array, Weights
+from hpcddrl.types import Array, Tuning, Weights
 
 
 class Meetings:
@@ -39,7 +39,7 @@ class Meetings:
 
     def __init__(
         self,
-        config: Ensemble | Averaging,
+        config: Ensemble | Averaging | Population,
         members: Members,
         leaders: Sequence[int],
         group: int,
@@ -73,15 +73,16 @@ class Meetings:
                 self._exchange.look()
         return False
 
-    def hold(self, weights: Weights, said: Array, score: float = np.nan) -> Array:
-        """Exchange weights, and how good they are; return what this group's leader ``said``, numbers of any meaning.
+    def hold(self, weights: Weights, said: Array, score: float = np.nan, tuning: Tuning | None = None) -> Array:
+        """Exchange weights, how good they are and how they were learned. Collective over ``learners``.
 
-        Collective over ``learners``.
+        Returns:
+            What this group's leader ``said``, numbers of any meaning.
         """
         began = time.perf_counter()
         with self._control.timing(Phase.EXCHANGE):
             if self._exchange is not None:
-                self._meet(self._exchange, weights, score)
+                self._meet(self._exchange, weights, score, tuning or Tuning())
             agreed = self._share(said)
         self._seconds = time.perf_counter() - began
         return agreed
@@ -108,11 +109,11 @@ class Meetings:
         """Part from the other groups; return what is still to come."""
         return self._exchange.end() if self._exchange is not None else Ending()
 
-    def _meet(self, exchange: Exchange, weights: Weights, score: float) -> None:
+    def _meet(self, exchange: Exchange, weights: Weights, score: float, tuning: Tuning) -> None:
         """Post this group's weights to the partners of this round, and take what has come."""
         number = weights.version // self._config.exchange_every
         to, by = partners(self._config.topology, len(self._leaders), self.group, number, self._seed)
-        exchange.post(weights, score, [self._leaders[group] for group in to])
+        exchange.post(weights, score, tuning, [self._leaders[group] for group in to])
         if self._exact:
             exchange.take_from([self._leaders[group] for group in by], self._store)
         else:
@@ -126,7 +127,7 @@ class Meetings:
         group = self._leaders.index(arrived.rank)
         wrong = self.members.complaint(group, arrived.architecture, arrived.flat)
         if wrong is None:
-            self.members.store(group, arrived.version, arrived.score, arrived.flat, self.version)
+            self.members.store(group, arrived, self.version)
             return
         if not self._refused[group]:
             sys.stderr.write(
@@ -140,7 +141,8 @@ class Meetings:
         members, groups = self.members, len(self._leaders)
         if self._learners.size == 1:
             return said
-        everything = np.concatenate([members.versions, members.came, members.scores, said])
+        known = [members.versions, members.came, members.scores, members.tunings.ravel()]
+        everything = np.concatenate([*known, said])
         self._learners.Bcast(everything, root=0)
         versions, came = everything[: 2 * groups].astype(np.int64).reshape(2, groups)
         for group in np.flatnonzero((versions != NONE) & (versions != self._shared)):
@@ -148,5 +150,6 @@ class Meetings:
         members.forget([int(group) for group in np.flatnonzero(versions == NONE)])
         members.versions[:], members.came[:] = versions, came
         members.scores[:] = everything[2 * groups : 3 * groups]
+        members.tunings[:] = everything[3 * groups : 5 * groups].reshape(groups, 2)
         self._shared = versions
-        return everything[3 * groups :]
+        return everything[5 * groups :]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from hpcddrl.comm.exchange import Arrived
 from hpcddrl.networks.flat import architecture, bind
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.roles.peers import opinion
@@ -37,6 +38,7 @@ class Members:
         self.versions = np.full(len(networks), NONE, np.int64)  # of the weights that are known, group by group
         self.came = np.full(len(networks), NONE, np.int64)  # this group's own version when they came
         self.scores = np.full(len(networks), np.nan)  # their mean returns
+        self.tunings = np.ones((len(networks), 2))  # their hyper-parameters, see `types.Tuning`
 
     @property
     def known(self) -> list[int]:
@@ -49,10 +51,11 @@ class Members:
             return "are of another architecture than its configuration says"
         return None if np.isfinite(flat).all() else "are not finite"
 
-    def store(self, group: int, version: int, score: float, flat: Array, now: int) -> None:
+    def store(self, group: int, arrived: Arrived, now: int) -> None:
         """Keep a copy of a group's newest weights, which came at this group's own version ``now``."""
-        self.buffer(group)[:] = flat
-        self.versions[group], self.came[group], self.scores[group] = version, now, score
+        self.buffer(group)[:] = arrived.flat
+        self.versions[group], self.came[group] = arrived.version, now
+        self.scores[group], self.tunings[group] = arrived.score, arrived.tuning
 
     def buffer(self, group: int) -> Array:
         """Return where a group's weights stand, [P] f32, to be written to."""

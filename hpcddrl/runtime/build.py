@@ -197,7 +197,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         rank.traffic,
     )
     learner = Learner(
-        algorithm_for(config, network, rank.spec, flat.gradient),
+        algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
         flat.buffer,
         _source(rank, network, publisher),
         update,
@@ -340,4 +340,4 @@ def _optimizer_step(rank: Rank, values: torch.Tensor, learners: int) -> Optimize
     frames, groups = rank.config.budget.frames, rank.config.topology.groups
     shares = 1 if rank.place.role is Role.SERVER else groups
     assert shares is not None
-    return OptimizerStep(values, rank.config.optimization, frames and frames / shares, learners)
+    return OptimizerStep(values, rank.config.optimization, frames and frames / shares, learners, rank.tuning)

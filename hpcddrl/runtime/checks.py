@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import Averaging, Config, Teacher
+from hpcddrl.config import Averaging, Config, Population, Teacher
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture
 from hpcddrl.networks.make import make_network
@@ -38,10 +38,10 @@ def checked(config: Config) -> EnvSpec:
         make_network(own.network, own.algorithm, spec, seed=0)
         for own in (group_config(config, number) for number in range(max(1, len(config.group_settings))))
     ]
-    if isinstance(config.coupling, Averaging) and len(set(map(architecture, networks))) > 1:
+    if isinstance(config.coupling, Averaging | Population) and len(set(map(architecture, networks))) > 1:
         raise ValueError(
-            "coupling.kind = 'averaging' with group_settings: only weights of the same network can be averaged; give "
-            "all groups one, or set coupling=ensemble"
+            f"coupling.kind = {config.coupling.kind!r} with group_settings: only weights of the same network can be "
+            "averaged or taken over; give all groups one, or set coupling=ensemble"
         )
     network = networks[0]
     parameters = sum(p.numel() for p in network.parameters())

@@ -19,6 +19,7 @@ from hpcddrl.config import (
     Ensemble,
     Mixing,
     PlateauBeta,
+    Population,
     SoftmaxMixing,
     Teacher,
     UniformMixing,
@@ -35,8 +36,11 @@ from hpcddrl.roles.members import Members
 from hpcddrl.roles.mixing import Mixer, Weigh
 from hpcddrl.roles.peers import NoPeers, Peers, TeacherPeer
 from hpcddrl.roles.plateau import Plateau, Returns
+from hpcddrl.roles.population import PopulationPeers
 from hpcddrl.runtime.rank import Rank, network_of
 from hpcddrl.runtime.teacher import teacher_network
+
+Meeting = Ensemble | Averaging | Population
 
 
 def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
@@ -47,11 +51,13 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
         teacher.precision = network.precision
         return TeacherPeer(config.coupling, teacher, rank.control.timing)
     coupling, groups = config.coupling, config.topology.groups or 1
-    if groups == 1 or not isinstance(coupling, Ensemble | Averaging):
+    if groups == 1 or not isinstance(coupling, Meeting):
         return NoPeers()
     meetings = _meetings(rank, coupling, group, network)
     if isinstance(coupling, Averaging):
         return AveragingPeers(meetings)
+    if isinstance(coupling, Population):
+        return PopulationPeers(coupling, meetings, rank.tuning, rank.job.seed, rank.control)
     schedule = coupling.schedule
     return EnsemblePeers(
         coupling,
@@ -64,7 +70,7 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
     )
 
 
-def _meetings(rank: Rank, coupling: Ensemble | Averaging, group: int, network: AnyNetwork) -> Meetings:
+def _meetings(rank: Rank, coupling: Meeting, group: int, network: AnyNetwork) -> Meetings:
     heads = leaders(rank.places)
     networks = _networks(rank, len(heads), network)
     return Meetings(
@@ -92,7 +98,11 @@ def _networks(rank: Rank, groups: int, own: AnyNetwork) -> list[AnyNetwork]:
 
 
 def _exchange(
-    rank: Rank, coupling: Ensemble | Averaging, heads: list[int], group: int, networks: Sequence[AnyNetwork]
+    rank: Rank,
+    coupling: Meeting,
+    heads: list[int],
+    group: int,
+    networks: Sequence[AnyNetwork],
 ) -> Exchange:
     to, by = neighbours(coupling.topology, len(heads), group)
     sizes = [sum(p.numel() for p in network.parameters()) for network in networks]

@@ -35,6 +35,7 @@ from hpcddrl.config import (
     Config,
     Ensemble,
     ParameterServer,
+    Population,
     Replay,
 )
 from hpcddrl.networks.flat import TAIL
@@ -87,7 +88,7 @@ class Job(NamedTuple):
     def peers(self) -> int:
         """Return how many other groups each learner hears of, in the long run."""
         coupling, groups = self.config.coupling, self.config.topology.groups or 1
-        if not isinstance(coupling, Averaging | Ensemble) or groups == 1:
+        if not isinstance(coupling, Averaging | Ensemble | Population) or groups == 1:
             return 0
         return len(neighbours(coupling.topology, groups, 0).by)
 
@@ -267,7 +268,7 @@ def _reduction(job: Job, steps_per_s: float) -> list[Flow]:
 def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     """Return what groups tell each other, and what a leader then tells the other learners of its group."""
     coupling, heads = job.config.coupling, np.array(leaders(job.places), np.int64)
-    if not isinstance(coupling, Averaging | Ensemble) or not job.peers:
+    if not isinstance(coupling, Averaging | Ensemble | Population) or not job.peers:
         return []
     rounds, groups = updates_per_s(job, steps_per_s) / coupling.exchange_every, len(heads)
     if coupling.topology == "ring":
@@ -287,7 +288,7 @@ def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     ]
 
 
-def _heard_in_a_round(coupling: Averaging | Ensemble, groups: int) -> float:
+def _heard_in_a_round(coupling: Averaging | Ensemble | Population, groups: int) -> float:
     """Return how many peers' weights come to a group in a round, on average."""
     match coupling.topology:
         case "all_to_all":

@@ -23,7 +23,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.saving import Saver
 from hpcddrl.settings import group_config
-from hpcddrl.types import EnvSpec
+from hpcddrl.types import EnvSpec, Tuning
 
 SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS_PER_RUN
 
@@ -43,6 +43,7 @@ class Rank:
     frames_before: float = 0.0  # of earlier segments
     resumed: bool = False
     threads: int = 1
+    tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
 
     @property

@@ -37,8 +37,8 @@ OPTIONS = settings(
     topology__actors_per_group=0,
     env__num_envs=1,
     algorithm__unroll_length=4,
-    coupling__exchange_every=2,
-    coupling__max_age=25,
+    coupling__exchange_every=1,
+    coupling__max_age=8,
     logging__interval_s=0.5,
 )
 STOPPED_S = 3.5
@@ -88,7 +88,7 @@ def test_an_exchange_costs_the_others_less_than_a_twentieth_of_their_time(ran, g
     wall = ran[group]["timing"]["wall"][1:].sum()  # the first row is mostly of the start
     seconds = ran[group]["exchange"]["seconds"]
     print(f"{len(seconds)} exchanges in {wall:.1f} s, {1e3 * np.median(seconds):.2f} ms each")
-    assert len(seconds) > 20
+    assert len(seconds) > 10
     assert np.median(seconds) * len(seconds) < 0.05 * wall
 
 
@@ -107,9 +107,9 @@ def test_the_others_go_on_as_fast_while_it_stands_still(ran, group):
 @pytest.mark.parametrize("group", [0, 1])
 def test_they_pass_it_over_and_drop_what_has_become_old(ran, group):
     exchange, peers = ran[group]["exchange"], ran[group]["peers"]
-    assert exchange["skipped"][-1] > 5
+    assert exchange["skipped"][-1] > 3
     assert exchange["dropped"][-1] >= 1
-    assert np.nanmax(exchange["since"]) <= 25
+    assert np.nanmax(exchange["since"]) <= 8
     assert (exchange["refused"] == 0).all()
     assert set(peers["group"]) == {0, 1, 2}
     last = peers["version"] == peers["version"].max()

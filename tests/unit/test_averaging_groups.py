@@ -37,7 +37,7 @@ class Mail:
     def __init__(self):
         self.arrived, self.posted = [], []
 
-    def post(self, weights, score, to):
+    def post(self, weights, score, tuning, to):
         self.posted.append((weights.version, weights.flat.clone()))
 
     def look(self):
@@ -45,7 +45,11 @@ class Mail:
 
     def take(self, use):
         for rank, seed in self.arrived:
-            use(Arrived(rank, 1 + len(self.posted), architecture(network(seed)), np.nan, values(seed).numpy()))
+            use(
+                Arrived(
+                    rank, 1 + len(self.posted), architecture(network(seed)), np.nan, (1.0, 1.0), values(seed).numpy()
+                )
+            )
         self.arrived = []
 
 

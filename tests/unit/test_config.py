@@ -230,6 +230,15 @@ Q = ["algorithm=q_learning", "experience=replay"]
             ["coupling.mixing.kind = 'best_group'", "env.reward = 'auto'", "env.reward=raw"],
         ),
         (
+            ["env.id=CartPole-v1", "coupling=population"],
+            ["coupling.kind = 'population'", "env.reward = 'auto'", "env.reward=raw"],
+        ),
+        ([*Q, "coupling=population"], ["coupling.kind = 'population'", "'q_learning'", "coupling=ensemble"]),
+        (
+            ["coupling=population", "update=server", "topology.servers=1"],
+            ["coupling.kind = 'population'", "update.kind = 'server'"],
+        ),
+        (
             ["coupling=averaging", "update=server", "topology.servers=1"],
             ["coupling.kind = 'averaging'", "update.kind = 'server'", "coupling=uncoupled"],
         ),

@@ -46,9 +46,9 @@ class Mail:
     def bring(self, group, version, seed, flat=None, arch=None, score=np.nan):
         known = architecture(network(0, group)) if arch is None else arch
         flat = values(seed, group).numpy() if flat is None else flat
-        self.arrived.append(Arrived(LEADERS[group], version, known, score, flat))
+        self.arrived.append(Arrived(LEADERS[group], version, known, score, (1.0, 1.0), flat))
 
-    def post(self, weights, score, to):
+    def post(self, weights, score, tuning, to):
         self.scores.append(score)
         self.posted.append((weights.version, to))
 

@@ -13,7 +13,7 @@ from hpcddrl.comm.exchange import CLOSING_BYTES, Exchange
 from hpcddrl.comm.messages import exchange_layout
 from hpcddrl.comm.partners import neighbours, partners
 from hpcddrl.comm.wait import wait_until
-from hpcddrl.types import Weights
+from hpcddrl.types import Tuning, Weights
 
 
 def size_of(rank):
@@ -28,6 +28,7 @@ def weights(rank, version):
 def check(arrived, version=None):
     assert arrived.architecture == 77 + arrived.rank
     assert arrived.score == -arrived.version / 2
+    assert arrived.tuning == (arrived.version, 0.5)
     assert version in (None, arrived.version)
     assert len(arrived.flat) == size_of(arrived.rank)
     assert (arrived.flat == np.float32(arrived.rank * 1000.0 + arrived.version)).all()
@@ -53,7 +54,7 @@ class Peers:
             newest[arrived.rank] = arrived.version
 
         for version in range(1, 6):
-            exchange.post(weights(comm.rank, version), -version / 2, others)
+            exchange.post(weights(comm.rank, version), -version / 2, Tuning(version, 0.5), others)
             wanted = dict.fromkeys(others, version)
             wait_until(lambda wanted=wanted: exchange.take(use) or newest == wanted)
             wait_until(lambda: exchange.take(use) or exchange._sender.idle)
@@ -68,7 +69,7 @@ class Peers:
     def test_only_the_newest_is_kept_of_what_was_looked_at(self, comm):
         exchange, others = self.exchange(comm), [r for r in range(comm.size) if r != comm.rank]
         for version in range(1, 6):
-            exchange.post(weights(comm.rank, version), -version / 2, others)
+            exchange.post(weights(comm.rank, version), -version / 2, Tuning(version, 0.5), others)
             wait_until(lambda: exchange.look() or exchange._sender.idle)
             all_taken = comm.Ibarrier()
             wait_until(lambda arrived=all_taken: exchange.look() or arrived.Test())
@@ -90,7 +91,7 @@ class Peers:
         if comm.rank != silent or comm.size == 1:
             for version in range(1, 11):
                 begin = time.monotonic()
-                exchange.post(weights(comm.rank, version), -version / 2, others)
+                exchange.post(weights(comm.rank, version), -version / 2, Tuning(version, 0.5), others)
                 assert time.monotonic() - begin < 5.0
                 wait_until(lambda version=version: exchange.take(use) or all(v >= version for v in seen.values()))
                 wait_until(lambda: exchange.take(use) or not any(exchange._sender.busy(r) for r in seen))
@@ -112,7 +113,7 @@ class Peers:
             if dice.random() < 0.3:
                 time.sleep(dice.random() * 0.01)
             to, by = partners(topology, comm.size, comm.rank, version, 0) if comm.size > 1 else ((), ())
-            exchange.post(weights(comm.rank, version), -version / 2, to)
+            exchange.post(weights(comm.rank, version), -version / 2, Tuning(version, 0.5), to)
 
             def use(arrived, taken=taken, version=version):
                 check(arrived, version)
@@ -129,7 +130,7 @@ class Peers:
         others = [r for r in range(comm.size) if r != comm.rank]
         for version in range(1, rounds + 1):
             taken = []
-            exchange.post(weights(comm.rank, version), -version / 2, others)
+            exchange.post(weights(comm.rank, version), -version / 2, Tuning(version, 0.5), others)
             exchange.take_from(others, lambda arrived, taken=taken: taken.append((arrived.rank, arrived.version)))
             still = [r for r in others if r + 1 >= version]
             assert sorted(taken) == [(r, version) for r in still]
