@@ -214,24 +214,27 @@ def _ensemble(ensemble: Ensemble) -> Rules:
 
 
 def _returns(config: Config) -> Rules:
-    """Yield the rules about what a learner can see of its group's returns."""
+    """Yield the rules about what a learner can see of its group's returns, and whether groups can compare them."""
     coupling, reward = config.coupling, config.env.reward
-    best = isinstance(coupling, Ensemble) and coupling.mixing.kind == "best_group"
-    plateau = isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau"
-    population = isinstance(coupling, Population)
+    compares, asks, instead = "", "", ""
+    if isinstance(coupling, Population):
+        compares = asks = "coupling.kind = 'population'"
+        instead = "coupling=ensemble"
+    elif isinstance(coupling, Ensemble) and coupling.mixing.kind == "best_group":
+        compares = asks = "coupling.mixing.kind = 'best_group'"
+        instead = "coupling.mixing=softmax"
+    elif isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau":
+        asks, instead = "coupling.schedule.kind = 'plateau'", "coupling.schedule=warmup"
     atari = all(name.startswith("ALE/") for name in config.env.ids)
-    asks = "kind = 'population'" if population else "mixing.kind = 'best_group'"
     yield (
-        (best or population) and (reward == "normalise" or (reward == "auto" and not atari)),
-        f"coupling.{asks} with env.reward = {reward!r}: each rank would scale its own, and returns could not be "
-        "compared; set env.reward=raw or env.reward=clip",
+        compares != "" and (reward == "normalise" or (reward == "auto" and not atari)),
+        f"{compares} with env.reward = {reward!r}: each rank would scale its own, and returns could not be compared; "
+        "set env.reward=raw or env.reward=clip",
     )
-    asks, other = ("schedule.kind = 'plateau'", "coupling.schedule=warmup") if plateau else (asks, "algorithm")
-    other = "coupling.mixing=softmax" if best else "coupling=ensemble" if population else other
     yield (
-        (best or plateau or population) and isinstance(config.algorithm, QLearning),
-        f"coupling.{asks} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of now; "
-        f"set {other}",
+        asks != "" and isinstance(config.algorithm, QLearning),
+        f"{asks} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of now; set "
+        f"{instead}",
     )
 
 

@@ -25,8 +25,11 @@ def visited(config: Config, network: PolicyNetwork, policy: Policy, seed: int) -
     """Yield batches of observations [STEPS · ENVS, …] that a network comes to, as it is when it acts."""
     envs = environments_for(config, ENVS, seed)
     steps = played(envs, LocalPolicy(Outputs(network), policy, seed), ENVS)
-    while True:
-        yield torch.from_numpy(np.concatenate([seen for seen, _ in itertools.islice(steps, STEPS)]))
+    try:
+        while True:
+            yield torch.from_numpy(np.concatenate([seen for seen, _ in itertools.islice(steps, STEPS)]))
+    finally:
+        envs.close()
 
 
 def moments_of(config: Config, groups: list[Group], policy: Policy, batches: int, seed: int) -> Moments:
