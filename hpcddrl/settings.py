@@ -1,12 +1,15 @@
 """Configurations from and to data, and from the command line, with complaints in one line.
 
-On the command line ``--set coupling=ensemble --set coupling.beta=0.1`` replaces an answer and then one of its fields.
+On the command line ``--set coupling=ensemble --set coupling.beta=0.1`` replaces an answer and then one of its fields,
+and ``--set group_settings.1.network.width=0.5`` has one group differ from the others.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 from hpcddrl.config import SCHEMA, UNFINISHED, Config
 
 _adapter: TypeAdapter[Config] = TypeAdapter(Config)
+_OF_A_GROUP = re.compile(r"group_settings\.(\d+)\.(.+)")
+MAY_DIFFER = ("acting", "algorithm", "experience", "network", "optimization", "precision", "seed")
+"""Between groups; all else is of the whole job."""
 
 
 def dump(config: Config) -> dict[str, Any]:
@@ -28,7 +34,31 @@ def load(data: Any) -> Config:
     Raises:
         ValueError: in one line, with the field, its value and the rule.
     """
-    return _validated(data, None)
+    config = _validated(data, None)
+    for number in range(len(config.group_settings)):
+        group_config(config, number)
+    return config
+
+
+def group_config(config: Config, group: int) -> Config:
+    """Return the configuration of one group: the run's, with what that group differs in.
+
+    Raises:
+        ValueError: its settings are not valid, or of something that groups share.
+    """
+    if not config.group_settings:
+        return config
+    number = group % len(config.group_settings)
+    own = list(config.group_settings[number])
+    shared = [setting for setting in own if re.split(r"[.=]", setting, maxsplit=1)[0].strip() not in MAY_DIFFER]
+    if shared:
+        raise ValueError(
+            f"group_settings.{number} = {shared[0]!r}: groups cannot differ in that, only in {', '.join(MAY_DIFFER)}"
+        )
+    try:
+        return override(replace(config, group_settings=()), own)
+    except ValueError as error:
+        raise ValueError(f"group_settings.{number}: {error}") from None
 
 
 def _validated(data: Any, context: str | None) -> Config:
@@ -55,7 +85,11 @@ def override(config: Config, settings: list[str]) -> Config:
         path, separator, text = setting.partition("=")
         if not separator:
             raise ValueError(f"--set {setting}: not of the form field=value, for example env.num_envs=8")
-        _assign(data, path.strip(), text.strip())
+        of_a_group = _OF_A_GROUP.fullmatch(path.strip())
+        if of_a_group:
+            _extend(data["group_settings"], int(of_a_group[1]), f"{of_a_group[2]}={text.strip()}")
+        else:
+            _assign(data, path.strip(), text.strip())
         data = dump(_validated(data, UNFINISHED))  # an axis that was named has its fields now
     return load(data)
 
@@ -73,11 +107,17 @@ def _assign(data: dict[str, Any], path: str, text: str) -> None:
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        value = {"true": True, "false": False}.get(text.lower(), text)
     has_kinds = isinstance(node.get(name), dict) and "kind" in node[name]
-    if has_kinds and not isinstance(value, dict):
-        value = {"kind": "none" if value is None else value}  # an answer may be called none
-    node[name] = value
+    if text.lower() == "none" and not has_kinds and not isinstance(node.get(name), str):
+        value = None  # elsewhere it is one of the answers, as in algorithm.correction=none
+    node[name] = {"kind": value} if has_kinds and not isinstance(value, dict) else value
+
+
+def _extend(groups: list[list[str]], number: int, setting: str) -> None:
+    """Add a setting to those of one group."""
+    groups += [[] for _ in range(number + 1 - len(groups))]
+    groups[number] = [*groups[number], setting]
 
 
 def _check_field(node: dict[str, Any], name: str, where: str) -> None:

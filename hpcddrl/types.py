@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,21 +168,26 @@ class Weights(NamedTuple):
     last: bool = False
 
 
-class Peer(NamedTuple):
-    """What another group thinks of some of a batch's observations; constants to the gradient."""
+class Opinion(NamedTuple):
+    """What a group thinks of some of a batch's observations, [S, N] of rollouts or [S] of transitions; a constant."""
 
-    policy: torch.Tensor  # [S, N, actions] logits | [S, N, 2·dim] mean and log standard deviation
-    value: torch.Tensor  # [S, N]
+    policy: torch.Tensor  # [..., actions] logits | [..., 2·dim] mean and log standard deviation
+    value: torch.Tensor  # [...]
+
+
+class Mixture(NamedTuple):
+    """What a learner is drawn to on the rows that others saw; a constant."""
+
+    policy: torch.Tensor  # [..., size] the parameters of one policy
+    own_weight: float = 0.0  # the mean share of the learner's own policy in it
 
 
 class Targets(NamedTuple):
-    """What others say of the time steps ``rows`` of a batch, and how much it counts."""
+    """What others say of some rows of a batch, and how much it counts."""
 
-    rows: slice  # S of the batch's T time steps
-    peers: tuple[Peer, ...]
+    rows: slice  # of a batch's T time steps, or N transitions
     beta: float  # weight of KL(mixture ‖ own policy) in the loss
-    temperature: float  # T of the mixture's weights softmax(V / T)
-    with_own: bool  # the learner's own policy is one of the mixture
+    mix: Callable[[Opinion], Mixture]  # from the learner's own opinion of those rows
 
 
 class Acted(NamedTuple):
@@ -211,6 +217,16 @@ class Stage(enum.IntEnum):
 GoalOutcome = Callable[[Array, Array], tuple[Array, Array]]
 """Achieved and desired goals [N, ...] of N steps, as frames show them -> their rewards [N] f32, as learned from, and
 whether reaching the goal ends the episode [N] bool."""
+
+
+@dataclass
+class Tuning:
+    """Factors on a group's hyper-parameters, which others may change while it learns."""
+
+    learning_rate: float = 1.0
+    entropy: float = 1.0
+
+
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions
 Metrics = dict[str, float]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hpcddrl.algorithms.divergence import divergence
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import ClippedSurrogate
 from hpcddrl.networks.policy_value import PolicyValueNetwork
-from hpcddrl.rl.ensemble import mixture_weights
 from hpcddrl.rl.losses import (
     clipped_surrogate_loss,
     log_with_floor,
@@ -19,7 +19,7 @@ from hpcddrl.rl.losses import (
 )
 from hpcddrl.rl.policies import Policy
 from hpcddrl.rl.returns import importance_ratios, value_targets
-from hpcddrl.types import Batch, Learned, Metrics, Output, Targets, Weights, side_by_side
+from hpcddrl.types import Batch, Learned, Metrics, Output, Targets, Tuning, Weights, side_by_side
 
 
 class ActorCritic:
@@ -36,11 +36,18 @@ class ActorCritic:
         network: whose parameters are learned.
         gradient: [P] the vector that the parameters' gradients are views of.
         policy: the family that the network's outputs parametrise.
+        tuning: factor on k_H, read at each batch.
     """
 
     def __init__(
-        self, config: ActorCriticConfig, network: PolicyValueNetwork, gradient: Tensor, policy: Policy
+        self,
+        config: ActorCriticConfig,
+        network: PolicyValueNetwork,
+        gradient: Tensor,
+        policy: Policy,
+        tuning: Tuning | None = None,
     ) -> None:
+        self._tuning = tuning or Tuning()
         self._config = config
         self._network = network
         self._gradient = gradient
@@ -76,10 +83,12 @@ class ActorCritic:
             )
         value_term = value_loss(value=value[:-1], target=goals.target, valid=valid)
         entropy = masked_mean(policy.entropy(params), valid)
-        loss = policy_term + c.value_coefficient * value_term - c.entropy_coefficient * entropy
+        entropy_coefficient = c.entropy_coefficient * self._tuning.entropy
+        loss = policy_term + c.value_coefficient * value_term - entropy_coefficient * entropy
         metrics: Metrics = {}
         if targets is not None:
-            kl, metrics = self._divergence(params, value, valid, targets)
+            rows = targets.rows
+            kl, metrics = divergence(policy, params[rows], value[:-1][rows], valid[rows], targets)
             loss = loss + targets.beta * kl
         if c.reduction == "sum":
             loss = loss * valid.sum()
@@ -109,22 +118,3 @@ class ActorCritic:
             return batch.output.policy, torch.cat([batch.output.value, last.value.unsqueeze(0)])
         output: Output = self._network(batch.observation.flatten(0, 2))
         return side_by_side(output.policy, rollouts, envs)[:-1], side_by_side(output.value, rollouts, envs)
-
-    def _divergence(self, params: Tensor, value: Tensor, valid: Tensor, targets: Targets) -> tuple[Tensor, Metrics]:
-        """Return mean KL(π_mix ‖ π) on the rows that others saw; π_mix is their policies' mixture, perhaps with π."""
-        own = params[targets.rows]
-        members = [peer.policy for peer in targets.peers]
-        values = [peer.value for peer in targets.peers]
-        if targets.with_own:
-            members, values = [own.detach(), *members], [value[:-1][targets.rows].detach(), *values]
-        weights = mixture_weights(torch.stack(values), targets.temperature)
-        mixture = self._policy.mixture(torch.stack(members), weights)
-        kl = masked_mean(self._policy.kl(mixture, own), valid[targets.rows])
-        greedy, greedy_mixture = self._policy.greedy(own.detach()), self._policy.greedy(mixture)
-        differ = (greedy != greedy_mixture).float()
-        return kl, {
-            "kl": float(kl.detach()),
-            "beta": targets.beta,
-            "weight_own": float(weights[0].mean()) if targets.with_own else 0.0,
-            "disagreement": float(differ.mean()),
-        }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol
 
 from mpi4py import MPI
 
@@ -81,12 +81,16 @@ class Sender(Generic[R]):
             slot.record.last[0] = 0
         return slot
 
-    def send(self, slot: Slot[R], dest: int) -> None:
-        """Start to send a taken slot to a rank; it stays readable, and must not be written to, until it is free."""
-        request = self._comm.Issend([slot.buffer, MPI.BYTE], dest, self._tag)
+    def send(self, slot: Slot[R], dest: int, nbytes: int | None = None) -> None:
+        """Start to send a taken slot (or its first bytes) to a rank.
+
+        It stays readable, and must not be written to, until it is free.
+        """
+        buffer = slot.buffer[:nbytes]
+        request = self._comm.Issend([buffer, MPI.BYTE], dest, self._tag)
         slot.requests.append(request)
         self._newest[dest] = request
-        self._traffic.count(self._tag, slot.buffer.nbytes)
+        self._traffic.count(self._tag, buffer.nbytes)
 
     def release(self, slot: Slot[R]) -> None:
         """Give up a taken slot: it is free again when its sends have completed."""
@@ -97,14 +101,14 @@ class Sender(Generic[R]):
         request = self._newest.get(dest)
         return request is not None and not request.Test()
 
-    def say_last(self, dests: Iterable[int]) -> None:
-        """Send the closing record to each rank, waiting for a free slot if all are on their way."""
+    def say_last(self, dests: Iterable[int], nbytes: int | None = None) -> None:
+        """Send the closing record (or its first bytes) to each rank, waiting for a slot if all are on their way."""
         backoff = Backoff()
         while (slot := self.take()) is None:
             backoff.pause()
         slot.record.last[0] = 1
         for dest in dests:
-            self.send(slot, dest)
+            self.send(slot, dest, nbytes)
         self.release(slot)
 
     @property
@@ -161,10 +165,25 @@ class Receiver(Generic[R]):
         self._posted[slot.source].append(slot)
 
 
+class Incoming(Protocol):
+    """What receives records from some ranks: a `Receiver`, or what makes its buffers when there is something."""
+
+    open: set[int]
+
+    def poll(self) -> list[Any]:
+        """See `Receiver`."""
+
+    def release(self, slot: Any) -> None:
+        """See `Receiver`."""
+
+    def close(self) -> None:
+        """See `Receiver`."""
+
+
 class Ending(NamedTuple):
     """What a part of a role has yet to receive and to hand over when its loop is over."""
 
-    receivers: tuple[tuple[Receiver[Any], Callable[[Any], None]], ...] = ()  # each with what to do with late records
+    receivers: tuple[tuple[Incoming, Callable[[Any], None]], ...] = ()  # each with what to do with late records
     senders: tuple[Sender[Any], ...] = ()
 
 

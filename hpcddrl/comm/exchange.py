@@ -3,14 +3,87 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from mpi4py import MPI
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
-from hpcddrl.comm.messages import WeightsMessage, weights_layout
+from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic, ignore
+from hpcddrl.comm.messages import ALIGNMENT, ExchangeMessage, Layout, exchange_layout
 from hpcddrl.comm.wait import wait_until
-from hpcddrl.types import Array, Weights
+from hpcddrl.types import Array, Tuning, Weights
+
+CLOSING_BYTES = ALIGNMENT  # the field ``last`` alone; a whole network would be a waste at the end of hundreds of groups
+
+
+class Arrived(NamedTuple):
+    """A peer's weights, readable until the call that hands them over returns."""
+
+    rank: int
+    version: int
+    architecture: int
+    score: float
+    tuning: tuple[float, float]  # see `types.Tuning`
+    flat: Array  # [P] f32
+
+
+Use = Callable[[Arrived], None]
+
+
+class Arrivals:
+    """Receives weights from many ranks that seldom send: a buffer is made when a message is announced, and used again.
+
+    A synchronous send completes only when its message is taken up here, so at most one message of each source is on its
+    way, and a source that sends faster than this rank looks finds itself passed over. Messages of one source keep their
+    order. See `channel.Receiver`, of which this has the interface.
+
+    Args:
+        comm: the communicator whose ranks are meant.
+        layouts: of each source's messages; their networks may differ.
+    """
+
+    def __init__(self, comm: MPI.Comm, layouts: Mapping[int, Layout[ExchangeMessage]]) -> None:
+        self._comm, self._layouts = comm, dict(layouts)
+        self.open = set(layouts)  # ranks that have not sent their last record
+        self._coming: deque[Slot[ExchangeMessage]] = deque()
+        self._spare: dict[int, list[Slot[ExchangeMessage]]] = {}  # by size
+
+    def poll(self) -> list[Slot[ExchangeMessage]]:
+        """Take up what has been announced; return what is whole, oldest first for each source."""
+        status = MPI.Status()
+        while self.open and (message := self._comm.Improbe(MPI.ANY_SOURCE, Tag.EXCHANGE, status)) is not None:
+            slot = self._slot(status.Get_source())
+            slot.requests = [message.Irecv([slot.buffer, MPI.BYTE])]
+            self._coming.append(slot)
+        arrived: list[Slot[ExchangeMessage]] = []
+        late: deque[Slot[ExchangeMessage]] = deque()
+        waiting: set[int] = set()  # a later message must not overtake one that is still coming
+        for slot in self._coming:
+            if slot.source in waiting or not slot.requests[0].Test():
+                waiting.add(slot.source)
+                late.append(slot)
+                continue
+            slot.requests.clear()
+            if slot.record.last[0]:
+                self.open.discard(slot.source)
+            arrived.append(slot)
+        self._coming = late
+        return arrived
+
+    def release(self, slot: Slot[ExchangeMessage]) -> None:
+        """Give back a slot that has been read."""
+        self._spare.setdefault(slot.buffer.nbytes, []).append(slot)
+
+    def close(self) -> None:
+        """End; every source has said its last."""
+        assert not self._coming
+
+    def _slot(self, source: int) -> Slot[ExchangeMessage]:
+        layout = self._layouts[source]
+        spare = self._spare.get(layout.nbytes)
+        slot = spare.pop() if spare else Slot(layout)
+        slot.source = source
+        return slot
 
 
 class Exchange:
@@ -21,67 +94,106 @@ class Exchange:
 
     Args:
         comm: the communicator whose ranks are meant.
-        peers: the other leaders' ranks.
-        parameters: P.
+        parameters: of this leader's network.
+        architecture: of this leader's network; peers refuse weights of one that they do not expect.
+        to: the ranks that this one ever sends to.
+        sources: the ranks that ever send to it, with the parameters of their networks.
         traffic: where messages are counted.
     """
 
-    def __init__(self, comm: MPI.Comm, peers: Sequence[int], parameters: int, traffic: Traffic) -> None:
-        layout = weights_layout(parameters)
-        self._peers = list(peers)
-        self._sender = Sender(comm, Tag.EXCHANGE, layout, len(self._peers) + 1, traffic)
-        self._receiver = Receiver(comm, peers, Tag.EXCHANGE, layout, slots=2)
-        self._early: dict[int, deque[Slot[WeightsMessage]]] = {peer: deque() for peer in peers}
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        parameters: int,
+        architecture: int,
+        to: Sequence[int],
+        sources: Mapping[int, int],
+        traffic: Traffic,
+    ) -> None:
+        self._to, self._architecture, self._traffic = list(to), architecture, traffic
+        self._sender = Sender(comm, Tag.EXCHANGE, exchange_layout(parameters), len(self._to) + 1, traffic)
+        self._arrivals = Arrivals(comm, {rank: exchange_layout(count) for rank, count in sources.items()})
+        self._kept: dict[int, deque[Slot[ExchangeMessage]]] = {rank: deque() for rank in sources}
         self.skipped = 0
 
-    def post(self, weights: Weights) -> None:
-        """Send the weights to every peer that has taken the ones before."""
-        ready = [peer for peer in self._peers if not self._sender.busy(peer)]
-        self.skipped += len(self._peers) - len(ready)
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes sent so far."""
+        return self._traffic.bytes[Tag.EXCHANGE]
+
+    def post(self, weights: Weights, score: float, tuning: Tuning, to: Sequence[int]) -> None:
+        """Send weights, with score and tuning, to those of these ranks that have taken the ones before."""
+        ready = [rank for rank in to if not self._sender.busy(rank)]
+        self.skipped += len(to) - len(ready)
         slot = self._sender.take() if ready else None
         if slot is None:
             return
         slot.record.version[0] = weights.version
+        slot.record.architecture[0] = self._architecture
+        slot.record.score[0] = score
+        slot.record.tuning[:] = tuning.learning_rate, tuning.entropy
         slot.record.flat[:] = weights.flat.numpy()
-        for peer in ready:
-            self._sender.send(slot, peer)
+        for rank in ready:
+            self._sender.send(slot, rank)
         self._sender.release(slot)
 
-    def take(self, use: Callable[[int, int, Array], None]) -> None:
-        """Call ``use`` with rank, version and flat [P] of each set of weights that has arrived, oldest first."""
-        for slot in self._receiver.poll():
-            self._hand_over(slot, use)
+    def look(self) -> None:
+        """Take up what has come, so that peers may send again; of each only the newest is kept."""
+        for slot in self._arrivals.poll():
+            kept = self._kept[slot.source]
+            if slot.record.last[0]:
+                self._arrivals.release(slot)
+                continue
+            while kept:
+                self._arrivals.release(kept.popleft())
+            kept.append(slot)
 
-    def take_all(self, use: Callable[[int, int, Array], None]) -> None:
-        """Take exactly one set of weights from every peer that still sends, waiting for it: for deterministic runs.
+    def take(self, use: Use) -> None:
+        """Hand over the newest weights of each peer whose have come since the last call."""
+        self.look()
+        for kept in self._kept.values():
+            while kept:
+                self._hand_over(kept.popleft(), use)
 
-        What a faster peer has sent already for the next round is kept until then.
+    def take_from(self, ranks: Sequence[int], use: Use) -> None:
+        """Take exactly one set of weights from each of these ranks that still sends: for deterministic runs.
+
+        It waits for them, and until its own have been taken. What a faster peer has sent already for a later round is
+        kept until then.
         """
-        missing = set(self._peers)
+        missing = set(ranks)
 
         def all_here() -> bool:
-            for slot in self._receiver.poll():
-                self._early[slot.source].append(slot)
-            for peer in sorted(missing):
-                if self._early[peer]:
-                    self._hand_over(self._early[peer].popleft(), use)
-                elif peer in self._receiver.open:
+            for slot in self._arrivals.poll():
+                self._kept[slot.source].append(slot)
+            for rank in sorted(missing):
+                if self._kept[rank]:
+                    self._hand_over(self._kept[rank].popleft(), use)
+                elif rank in self._arrivals.open:
                     continue
-                missing.discard(peer)
+                missing.discard(rank)
             return not missing
 
-        wait_until(all_here)
-        wait_until(lambda: self._sender.idle)
+        def taken() -> bool:
+            for slot in self._arrivals.poll():
+                self._kept[slot.source].append(slot)
+            return self._sender.idle
 
-    def _hand_over(self, slot: Slot[WeightsMessage], use: Callable[[int, int, Array], None]) -> None:
-        if not slot.record.last[0]:
-            use(slot.source, int(slot.record.version[0]), slot.record.flat)
-        self._receiver.release(slot)
+        wait_until(all_here)
+        wait_until(taken)
+
+    def _hand_over(self, slot: Slot[ExchangeMessage], use: Use) -> None:
+        record = slot.record
+        if not record.last[0]:
+            version, arch, score = int(record.version[0]), int(record.architecture[0]), float(record.score[0])
+            tuning = (float(record.tuning[0]), float(record.tuning[1]))
+            use(Arrived(slot.source, version, arch, score, tuning, record.flat))
+        self._arrivals.release(slot)
 
     def end(self) -> Ending:
         """Say the last to every peer; return what is still to come."""
-        for early in self._early.values():
-            while early:
-                self._receiver.release(early.popleft())
-        self._sender.say_last(self._peers)
-        return Ending(((self._receiver, ignore),), (self._sender,))
+        for kept in self._kept.values():
+            while kept:
+                self._arrivals.release(kept.popleft())
+        self._sender.say_last(self._to, CLOSING_BYTES)
+        return Ending(((self._arrivals, ignore),), (self._sender,))

@@ -77,8 +77,19 @@ class Pull(NamedTuple):
     wanted: Array  # [1] i64: exactly this version in deterministic runs; else any newer than it
 
 
+class ExchangeMessage(NamedTuple):
+    """Leader to leader."""
+
+    last: Array
+    version: Array  # [1] i64
+    architecture: Array  # [1] i64: which networks these are the weights of, see networks.flat
+    score: Array  # [1] f64: the group's mean return, as it is learned from; NaN if it is not known
+    tuning: Array  # [2] f64: factors on its learning rate and entropy coefficient
+    flat: Array  # [P] f32
+
+
 class WeightsMessage(NamedTuple):
-    """Learner to actor, server to learner, leader to leader."""
+    """Learner to actor, server to learner."""
 
     last: Array
     version: Array  # [1] i64
@@ -195,6 +206,21 @@ def weights_layout(parameters: int) -> Layout[WeightsMessage]:
             "version": (one, np.int64),
             "frames": (one, np.float64),
             "refused": (one, np.uint8),
+            "flat": ((parameters,), np.float32),
+        },
+    )
+
+
+def exchange_layout(parameters: int) -> Layout[ExchangeMessage]:
+    """Lay out the weights of a group's network."""
+    one = (1,)
+    return Layout(
+        ExchangeMessage,
+        {
+            "version": (one, np.int64),
+            "architecture": (one, np.int64),
+            "score": (one, np.float64),
+            "tuning": ((2,), np.float64),
             "flat": ((parameters,), np.float32),
         },
     )

@@ -16,8 +16,11 @@ import click
 def evaluate(run: Path, episodes: int, sampled: bool, seed: int) -> None:
     """Play the newest checkpoint of every group of RUN, without learning; print mean returns with 95 % intervals.
 
-    Of a run on several environments the first is played.
+    RUN may also be a file that `export` has written. Of a run on several environments the first is played.
     """
+    if run.is_file():
+        _exported(run, episodes, sampled, seed)
+        return
     from hpcddrl.logs.run_dir import RunDirectory
     from hpcddrl.runtime.evaluation import evaluate_run
 
@@ -31,3 +34,16 @@ def evaluate(run: Path, episodes: int, sampled: bool, seed: int) -> None:
     path = run / "evaluation.json"
     path.write_text(json.dumps({owner: score._asdict() for owner, score in scores.items()}, indent=2) + "\n")
     click.echo(f"written to {path}")
+
+
+def _exported(path: Path, episodes: int, sampled: bool, seed: int) -> None:
+    from hpcddrl.runtime.evaluation import Score, returns_of
+    from hpcddrl.runtime.export import policy_of, read
+
+    config, network = read(path)
+    score = Score(0, 0, returns_of(config, network, policy_of(config), episodes, greedy=not sampled, seed=seed))
+    low, high = score.interval
+    click.echo(
+        f"{path.name}: return {score.mean:.2f} [{low:.2f}, {high:.2f}] over {episodes} episodes, "
+        f"{'sampled' if sampled else 'greedy'}"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from hpcddrl.comm.placement import fit
@@ -9,18 +11,20 @@ from hpcddrl.commands.run import recipe_named
 from hpcddrl.commands.tables import console, count, layout, table
 from hpcddrl.config import (
     ActorCritic,
+    Averaging,
     CentralActing,
     ClippedSurrogate,
     Config,
     Ensemble,
     LocalActing,
+    Population,
     QLearning,
     Replay,
     Topology,
     Uniform,
 )
 from hpcddrl.recipes import DEFAULT, RECIPES
-from hpcddrl.settings import override
+from hpcddrl.settings import group_config, override
 
 
 @click.command("list")
@@ -41,13 +45,23 @@ def list_recipes() -> None:
             _experience(config),
             _update(config),
             _coupling(config),
-            _algorithm(config),
-            config.algorithm.correction if isinstance(config.algorithm, ActorCritic) else "-",
+            _of_all_groups(config, _algorithm),
+            _of_all_groups(config, _correction),
         )
     for column in shown.columns:  # fold cells, and between words only
         words = [word for cell in [column.header, *column.cells] for word in str(cell).split()]
         column.width = max(map(len, words))
     console().print(shown)
+
+
+def _of_all_groups(config: Config, say: Callable[[Config], str]) -> str:
+    """Say something of every kind of group that a configuration has, the same only once."""
+    kinds = [group_config(config, group) for group in range(max(1, len(config.group_settings)))]
+    return " / ".join(dict.fromkeys(map(say, kinds)))
+
+
+def _correction(config: Config) -> str:
+    return config.algorithm.correction if isinstance(config.algorithm, ActorCritic) else "-"
 
 
 def _acting(config: Config) -> str:
@@ -83,6 +97,8 @@ def _coupling(config: Config) -> str:
     match config.coupling:
         case Ensemble(exchange_every=every):
             return f"ensemble, every {every}"
+        case (Averaging() | Population()) as rival:
+            return f"{rival.kind}, every {rival.exchange_every}"
         case coupling:
             return "-" if coupling.kind == "uncoupled" else coupling.kind
 

@@ -63,6 +63,8 @@ def plan(
     with one_thread():
         config = fitted(config, ranks)
         job = job_of(config, checked(config))
+        if len(job.kinds) > 1 and steps_per_s is None:
+            raise ValueError("group_settings: groups differ, and so does their pace; give one with --steps-per-s")
         pace = measure(job) if steps_per_s is None else None
         steps_per_s = natural(job, pace) if pace is not None else steps_per_s
         assert steps_per_s is not None
@@ -83,7 +85,7 @@ def _say_what(out: Console, job: Job) -> None:
         out,
         f"{job.config.recipe} on {job.config.env.id}: {count(len(job.places), 'rank')}, "
         f"{layout(job.config.topology)}; "
-        f"a network of {job.parameters:,} weights ({size(4 * job.parameters)})",
+        + ", ".join(f"a network of {count:,} weights ({size(4 * count)})" for count in dict.fromkeys(job.sizes)),
     )
 
 
@@ -91,19 +93,21 @@ def _say_pace(out: Console, job: Job, steps_per_s: float, pace: Pace | None) -> 
     from hpcddrl.runtime.pace import learner
     from hpcddrl.runtime.plan import env_steps_per_s, updates_per_s
 
-    wanted = learner(job, steps_per_s, pace)
     how = "as given" if pace is None else "measured on this machine, with this rank alone on one thread"
     _say(
         out,
         f"pace: {steps_per_s:,.0f} env steps/s of each rank that steps environments ({how}), "
         f"{env_steps_per_s(job, steps_per_s):,.0f}/s in all",
     )
-    answers = f" and answer {wanted.answers:,.0f} observations/s" if wanted.answers else ""
-    _say(
-        out,
-        f"each learner then has to learn from {wanted.samples:,.0f} samples/s{answers}, "
-        f"in {updates_per_s(job, steps_per_s):,.3g} updates/s",
-    )
+    for number, kind in enumerate(kinds := job.kinds):
+        wanted = learner(kind, steps_per_s, pace)
+        answers = f" and answer {wanted.answers:,.0f} observations/s" if wanted.answers else ""
+        whose = f" of groups like group {number}" if len(kinds) > 1 else ""
+        _say(
+            out,
+            f"each learner{whose} then has to learn from {wanted.samples:,.0f} samples/s{answers}, "
+            f"in {updates_per_s(kind, steps_per_s):,.3g} updates/s",
+        )
     if pace is None:
         return
     answered = f" and answers {pace.answers:,.0f}/s" if wanted.answers else ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
+from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, Replay
 from hpcddrl.config.update import ParameterServer
 
@@ -19,6 +20,7 @@ Rules = Iterator[tuple[bool, str]]
 def rules(config: Config) -> Rules:
     """Yield every rule: whether it is broken, and the complaint."""
     yield from _layout(config)
+    yield from _groups(config)
     yield from _updates(config)
     yield from _acting(config)
     yield from _passes(config)
@@ -44,6 +46,15 @@ def _layout(config: Config) -> Rules:
         several and config.acting.kind == "central",
         f"acting.kind = 'central' with topology.learners_per_group = {topology.learners_per_group}: use one learner "
         "a group",
+    )
+
+
+def _groups(config: Config) -> Rules:
+    servers = config.topology.servers
+    yield (
+        len(config.group_settings) > 0 and servers > 0,
+        f"group_settings with topology.servers = {servers}: servers hold one network for all groups; set update=local "
+        "or update=allreduce",
     )
 
 
@@ -183,16 +194,64 @@ def _hindsight(config: Config, replay: Replay) -> Rules:
 
 
 def _coupling(config: Config) -> Rules:
-    values = isinstance(config.algorithm, QLearning)
+    coupling, update, groups = config.coupling, config.update.kind, config.topology.groups
+    if isinstance(coupling, Ensemble):
+        yield from _ensemble(coupling)
+    yield from _returns(config)
+    if isinstance(coupling, Ensemble | Averaging | Population):
+        yield (
+            coupling.topology != "all_to_all" and groups == 2,
+            f"coupling.topology = {coupling.topology!r} with topology.groups = 2: of two, all hear all; start three "
+            "groups or more, or set coupling.topology=all_to_all",
+        )
     yield (
-        values and config.coupling.kind == "ensemble",
-        "coupling.kind = 'ensemble' with algorithm.kind = 'q_learning': only policies are mixed; set "
+        coupling.kind in ("averaging", "population") and update == "server",
+        f"coupling.kind = {coupling.kind!r} with update.kind = 'server': groups have the server's weights already; set "
         "coupling=uncoupled",
     )
     yield (
-        values and config.coupling.kind == "teacher",
+        coupling.kind == "teacher" and isinstance(config.algorithm, QLearning),
         "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
         "coupling=uncoupled or algorithm=actor_critic",
+    )
+
+
+def _ensemble(ensemble: Ensemble) -> Rules:
+    every, schedule = ensemble.exchange_every, ensemble.schedule
+    yield (
+        ensemble.max_age is not None and ensemble.max_age <= every,
+        f"coupling.max_age = {ensemble.max_age}: weights that come every coupling.exchange_every = {every} updates "
+        "would all be dropped; set more",
+    )
+    yield (
+        isinstance(schedule, CyclicBeta) and schedule.updates >= every,
+        f"coupling.schedule.updates = {getattr(schedule, 'updates', None)}: with coupling.exchange_every = {every} no "
+        "updates are left to learn alone; set less, or coupling.schedule=constant",
+    )
+
+
+def _returns(config: Config) -> Rules:
+    """Yield the rules about what a learner can see of its group's returns, and whether groups can compare them."""
+    coupling, reward = config.coupling, config.env.reward
+    compares, asks, instead = "", "", ""
+    if isinstance(coupling, Population):
+        compares = asks = "coupling.kind = 'population'"
+        instead = "coupling=ensemble"
+    elif isinstance(coupling, Ensemble) and coupling.mixing.kind == "best_group":
+        compares = asks = "coupling.mixing.kind = 'best_group'"
+        instead = "coupling.mixing=softmax"
+    elif isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau":
+        asks, instead = "coupling.schedule.kind = 'plateau'", "coupling.schedule=warmup"
+    atari = all(name.startswith("ALE/") for name in config.env.ids)
+    yield (
+        compares != "" and (reward == "normalise" or (reward == "auto" and not atari)),
+        f"{compares} with env.reward = {reward!r}: each rank would scale its own, and returns could not be compared; "
+        "set env.reward=raw or env.reward=clip",
+    )
+    yield (
+        asks != "" and isinstance(config.algorithm, QLearning),
+        f"{asks} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of now; set "
+        f"{instead}",
     )
 
 

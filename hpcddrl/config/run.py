@@ -57,6 +57,9 @@ class Config:
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)
     logging: Logging = Field(default_factory=Logging)
+    group_settings: tuple[tuple[str, ...], ...] = ()
+    """What groups differ in: settings, written as for --set, of the first group, the second, …; with more groups than
+    entries, in turn. --set group_settings.1.network.width=0.5 adds one to the second."""
     seed: Count = 1
     deterministic: bool = False
     """Fixed order of messages and fixed lag: two runs give the same weights, bit for bit."""

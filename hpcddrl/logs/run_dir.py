@@ -17,7 +17,7 @@ import h5py
 
 from hpcddrl.config import Config
 from hpcddrl.logs.schema import SCHEMA
-from hpcddrl.settings import dump, load
+from hpcddrl.settings import dump, group_config, load
 
 
 class RunDirectory:
@@ -63,6 +63,15 @@ class RunDirectory:
             return load(json.loads((self.path / "config.json").read_text()))
         except (OSError, json.JSONDecodeError) as error:
             raise ValueError(f"{self.path}: no run here (no readable config.json): {error}") from error
+
+    def config_of(self, owner: str) -> Config:
+        """Read the configuration of an owner of checkpoints: of a group, or of all where it is a server.
+
+        Raises:
+            ValueError: see `config`.
+        """
+        kind, _, number = owner.partition("-")
+        return group_config(self.config(), int(number)) if kind == "group" else self.config()
 
     def start_segment(self, world_size: int) -> int:
         """Make the next segment's folder and let `run.h5` link all ranks of all segments; return its number."""

@@ -17,6 +17,7 @@ class Phase(StrEnum):
     SEND = "send"
     WAIT = "wait"
     BATCH = "batch"
+    PEERS = "peers"
     GRADIENT = "gradient"
     REDUCE = "reduce"
     UPDATE = "update"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import NamedTuple
 
 import torch
@@ -30,10 +31,25 @@ def flatten(module: nn.Module) -> Flat:
     parameters = list(module.parameters())
     values = torch.cat([p.detach().reshape(-1).float() for p in parameters])
     gradient = torch.zeros(values.numel() + TAIL)
+    bind(module, values)
     offset = 0
     for parameter in parameters:
         end = offset + parameter.numel()
-        parameter.data = values[offset:end].view(parameter.shape)
         parameter.grad = gradient[offset:end].view(parameter.shape)
         offset = end
     return Flat(values, gradient)
+
+
+def bind(module: nn.Module, values: Tensor) -> None:
+    """Let a module's parameters be views of a vector [P], in `parameters()` order; nothing is copied."""
+    offset = 0
+    for parameter in module.parameters():
+        end = offset + parameter.numel()
+        parameter.data = values[offset:end].view(parameter.shape)
+        offset = end
+
+
+def architecture(module: nn.Module) -> int:
+    """Return a number that modules share whose parameters have the same names and shapes, in the same order."""
+    shapes = [(name, tuple(parameter.shape)) for name, parameter in module.named_parameters()]
+    return zlib.crc32(repr(shapes).encode())

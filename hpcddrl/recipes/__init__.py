@@ -10,6 +10,7 @@ from hpcddrl.recipes.apex import apex
 from hpcddrl.recipes.ddql import ddql
 from hpcddrl.recipes.dqn import dqn
 from hpcddrl.recipes.elf import elf
+from hpcddrl.recipes.ensemble_hetero import ensemble_hetero
 from hpcddrl.recipes.ga3c import ga3c, ga3c_faithful
 from hpcddrl.recipes.gorila import gorila
 from hpcddrl.recipes.group_ensemble import group_ensemble
@@ -35,5 +36,6 @@ RECIPES: dict[str, Callable[[], Config]] = {
         apex,
         ppo,
         kickstart,
+        ensemble_hetero,
     )
 }

@@ -17,7 +17,17 @@ def group_ensemble() -> Config:
 
     Differences: c has a temperature, and the peers' networks see a quarter of each batch (evaluate_every = 4),
     since seven forward passes on all of it would cost more than learning does. β and K are ours: the proposal
-    gives neither.
+    gives neither. It weighs by values as they are; with rewards or critics of different scales that lets one group
+    win (coupling.mixing.normalise=true, or coupling.mixing=uniform). Of many groups, let not all hear all
+    (coupling.topology=random_pairs).
+
+    Its rivals are the same job with other settings: coupling=uncoupled, no exchange; coupling=averaging, weights become
+    their mean (MA); coupling.schedule=cyclic, where the ensemble relabels a part of the data after each exchange and
+    groups then learn alone (EC-DNN, Sun et al. 2017; there the ensemble holds each model as it was exchanged, here
+    a group's own as it is now); coupling.mixing=best_group, the group with the greatest return teaches the others
+    (after PIEKD, Hong et al. 2020, whose groups share their experience and distil now and then; here each has its own
+    and is drawn to the best all along); coupling=population, population-based training of learning rate and entropy
+    (Espeholt et al. 2018, appendix F).
     """
     return Config(
         recipe="group_ensemble",

@@ -43,6 +43,9 @@ class Policy(Behaviour, Protocol):
     def kl(self, target: Tensor, params: Tensor) -> Tensor:
         """Return KL(target ‖ params), [...]; ``target`` is a constant to the gradient."""
 
+    def differ(self, one: Tensor, other: Tensor) -> Tensor:
+        """Say where two policies would do different things, [...]."""
+
 
 class Categorical:
     """Discrete actions; ``params`` are logits."""
@@ -80,6 +83,10 @@ class Categorical:
         """Return Σ p (log p − log π)."""
         log_p = target.detach().log_softmax(-1)
         return (log_p.exp() * (log_p - params.log_softmax(-1))).sum(-1)
+
+    def differ(self, one: Tensor, other: Tensor) -> Tensor:
+        """Say where the likeliest actions are not the same."""
+        return one.argmax(-1) != other.argmax(-1)
 
 
 class Gaussian:
@@ -129,6 +136,11 @@ class Gaussian:
         variance_ratio = (2 * (log_std_p - log_std)).exp()
         distance = ((mean_p - mean) / log_std.exp()).square()
         return (0.5 * (variance_ratio + distance - 1) + log_std - log_std_p).sum(-1)
+
+    def differ(self, one: Tensor, other: Tensor) -> Tensor:
+        """Say where the means are further apart than both deviations, in any dimension."""
+        (mean, log_std), (mean_2, log_std_2) = one.chunk(2, -1), other.chunk(2, -1)
+        return ((mean - mean_2).abs() > torch.maximum(log_std, log_std_2).exp()).any(-1)
 
 
 def policy_for(action: ActionSpec) -> Policy:

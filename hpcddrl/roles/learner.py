@@ -72,8 +72,8 @@ class Learner:
                 self._saver.save(weights, self._update.optimizer_state() or {})
                 raise
             self._source.feedback(learned.errors, learned=not self._update.refused)
+            self._peers.exchange(weights)  # which may change them
             self._publisher.put(weights)
-            self._peers.exchange(weights)
             counters.trained += samples
             counters.updates = weights.version
             control.learned(learned.metrics | self._update.metrics, lags)

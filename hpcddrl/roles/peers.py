@@ -1,25 +1,22 @@
-"""Coupling between groups: what the others' policies say of a batch."""
+"""Coupling: what others say of a learner's batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from hpcddrl.comm.channel import Comm, Ending
-from hpcddrl.comm.exchange import Exchange
-from hpcddrl.config import Ensemble, Teacher
-from hpcddrl.logs.timing import Phase
-from hpcddrl.networks.flat import flatten
+from hpcddrl.comm.channel import Ending
+from hpcddrl.config import Teacher
+from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.policy_value import PolicyValueNetwork
-from hpcddrl.roles.control import Control
-from hpcddrl.types import Array, Batch, Peer, Targets, Weights, side_by_side
+from hpcddrl.networks.q_value import QNetwork
+from hpcddrl.types import Batch, Mixture, Opinion, Output, Targets, Transitions, Weights, side_by_side
 
 
 class Peers(Protocol):
-    """The other groups, as seen by a learner."""
+    """The others, as seen by a learner."""
 
     def targets(self, batch: Any, weights: Weights) -> Targets | None:
         """Return what they say of a batch, or None; ``weights`` are the learner's."""
@@ -45,13 +42,20 @@ class NoPeers:
         return Ending()
 
 
-def opinion(network: PolicyValueNetwork, batch: Batch, rows: slice) -> Peer:
-    """Return what a network thinks of some time steps of a batch."""
-    observation = batch.observation[:, rows]
-    rollouts, _, envs = observation.shape[:3]
+def opinion(network: AnyNetwork, batch: Batch | Transitions, rows: slice, q_temperature: float = 1.0) -> Opinion:
+    """Return what a network thinks of some time steps of rollouts, or of some transitions.
+
+    Action values stand for the policy softmax(Q / τ), whose value is max Q.
+    """
     with torch.no_grad():
-        output = network(observation.flatten(0, 2))
-    return Peer(*(side_by_side(x, rollouts, envs) for x in output))
+        if isinstance(batch, Transitions):
+            output: Output = network(batch.observation[rows])
+        else:
+            observation = batch.observation[:, rows]
+            rollouts, _, envs = observation.shape[:3]
+            output = Output(*(side_by_side(x, rollouts, envs) for x in network(observation.flatten(0, 2))))
+    policy = output.policy / q_temperature if isinstance(network, QNetwork) else output.policy
+    return Opinion(policy, output.value)
 
 
 class TeacherPeer:
@@ -60,18 +64,21 @@ class TeacherPeer:
     Args:
         config: of the teacher.
         network: the teacher's.
+        timing: of this rank.
     """
 
-    def __init__(self, config: Teacher, network: PolicyValueNetwork) -> None:
-        self._config, self._network = config, network.requires_grad_(False)
+    def __init__(self, config: Teacher, network: PolicyValueNetwork, timing: Timing) -> None:
+        self._config, self._network, self._timing = config, network.requires_grad_(False), timing
 
     def targets(self, batch: Batch, weights: Weights) -> Targets | None:
         """See `Peers`: every time step, while it counts."""
         beta = self._config.beta * max(0.0, 1.0 - weights.frames / self._config.anneal_frames)
         if beta == 0:
             return None
-        rows = slice(batch.observation.shape[1] - 1)
-        return Targets(rows, (opinion(self._network, batch, rows),), beta, temperature=1.0, with_own=False)
+        rows = slice(len(batch.action))
+        with self._timing(Phase.PEERS):
+            taught = Mixture(opinion(self._network, batch, rows).policy)
+        return Targets(rows, beta, lambda own: taught)
 
     def exchange(self, weights: Weights) -> None:
         """See `Peers`."""
@@ -79,91 +86,3 @@ class TeacherPeer:
     def end(self) -> Ending:
         """See `Peers`."""
         return Ending()
-
-
-class EnsemblePeers:
-    """The other groups' networks at their last exchanged weights.
-
-    Leaders exchange point to point every ``exchange_every`` updates; a leader hands what it took to the learners of
-    its group at that same version, so that every learner's loss uses the same ensemble.
-
-    Args:
-        config: of the ensemble.
-        network: makes a network for a peer.
-        leaders: world ranks of all groups' leaders, by group.
-        group: this learner's.
-        exchange: between leaders; None on a learner that does not lead.
-        learners: the group's learners.
-        exact: wait for every peer's weights of each exchange (deterministic runs).
-        control: of this rank.
-    """
-
-    def __init__(
-        self,
-        config: Ensemble,
-        network: Callable[[], PolicyValueNetwork],
-        leaders: Sequence[int],
-        group: int,
-        exchange: Exchange | None,
-        learners: Comm,
-        exact: bool,
-        control: Control,
-    ) -> None:
-        self._config, self._exchange, self._learners, self._exact = config, exchange, learners, exact
-        self._control, self._version = control, 0
-        self._ranks = [rank for g, rank in enumerate(leaders) if g != group]
-        self._networks = {rank: network() for rank in self._ranks}
-        self._values = {rank: flatten(net).values for rank, net in self._networks.items()}
-        self._versions = dict.fromkeys(self._ranks, -1)  # -1: nothing has come yet
-        self._shared = dict(self._versions)  # what all learners of the group have
-        for net in self._networks.values():
-            net.requires_grad_(False)
-
-    def targets(self, batch: Batch, weights: Weights) -> Targets | None:
-        """See `Peers`: every n-th time step, a different one each update."""
-        known = [rank for rank in self._ranks if self._versions[rank] >= 0]
-        if not known or self._config.beta == 0:
-            return None
-        steps = batch.observation.shape[1] - 1
-        every = min(self._config.evaluate_every, steps)  # a short rollout has one such step at least
-        rows = slice(self._version % every, steps, every)
-        peers = tuple(opinion(self._networks[rank], batch, rows) for rank in known)
-        return Targets(rows, peers, self._config.beta, self._config.temperature, with_own=True)
-
-    def exchange(self, weights: Weights) -> None:
-        """See `Peers`. Collective over ``learners`` every ``exchange_every`` updates."""
-        self._version = weights.version
-        if weights.version % self._config.exchange_every or weights.last:
-            return
-        with self._control.timing(Phase.EXCHANGE):
-            if self._exchange is not None:
-                self._exchange.post(weights)
-                (self._exchange.take_all if self._exact else self._exchange.take)(self._store)
-            if self._learners.size > 1:
-                self._share()
-        self._log(weights)
-
-    def end(self) -> Ending:
-        """See `Peers`."""
-        return self._exchange.end() if self._exchange is not None else Ending()
-
-    def _store(self, rank: int, version: int, flat: Array) -> None:
-        if np.isfinite(flat).all():
-            self._versions[rank] = version
-            self._values[rank].numpy()[:] = flat
-
-    def _share(self) -> None:
-        """Give the group's other learners what the leader knows. Collective over ``learners``."""
-        versions = np.array([self._versions[rank] for rank in self._ranks], np.int64)
-        self._learners.Bcast(versions, root=0)
-        news = [r for r, v in zip(self._ranks, versions, strict=True) if self._shared[r] != v]
-        for rank in news:
-            self._learners.Bcast(self._values[rank].numpy(), root=0)
-        self._versions = dict(zip(self._ranks, map(int, versions), strict=True))
-        self._shared = dict(self._versions)
-
-    def _log(self, weights: Weights) -> None:
-        known = [version for version in self._versions.values() if version >= 0]
-        age = weights.version - float(np.mean(known)) if known else np.nan
-        skipped = self._exchange.skipped if self._exchange is not None else 0
-        self._control.note("exchange", version=weights.version, peers=len(known), age=age, skipped=skipped)

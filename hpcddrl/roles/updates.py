@@ -16,7 +16,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Metrics, RunError, Weights
+from hpcddrl.types import Metrics, RunError, Tuning, Weights
 
 
 class Update(Protocol):
@@ -78,11 +78,18 @@ class OptimizerStep:
         optimization: method, rate and clipping.
         budget_frames: at which a linear schedule ends.
         learners: whose gradients are averaged before each step.
+        tuning: factor on the rate, read at each step.
     """
 
     def __init__(
-        self, values: Tensor, optimization: Optimization, budget_frames: float | None, learners: int = 1
+        self,
+        values: Tensor,
+        optimization: Optimization,
+        budget_frames: float | None,
+        learners: int = 1,
+        tuning: Tuning | None = None,
     ) -> None:
+        self._tuning = tuning or Tuning()
         self._optimization, self._budget_frames, self._learners = optimization, budget_frames, learners
         self._parameter = torch.nn.Parameter(values)  # shares the vector's memory
         self.frames = 0.0
@@ -107,6 +114,7 @@ class OptimizerStep:
     def __call__(self, gradient: Tensor, frames: int) -> float:
         """Take one step; return the learning rate it was taken with."""
         rate = learning_rate(self._optimization, self.frames, self._budget_frames, self._learners)
+        rate *= self._tuning.learning_rate
         self.optimizer.param_groups[0]["lr"] = rate
         self._parameter.grad = gradient
         self.optimizer.step()

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from mpi4py import MPI
 
 from hpcddrl.comm.allreduce import Total, averaging
-from hpcddrl.comm.exchange import Exchange
 from hpcddrl.comm.messages import rollout_layout
-from hpcddrl.comm.placement import Role, dealt, leaders, ranks_of, slices
+from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import (
     AdaptiveCompensation,
@@ -18,14 +16,12 @@ from hpcddrl.config import (
     CentralActing,
     ClippedSurrogate,
     ConstantCompensation,
-    Ensemble,
     Hindsight,
     NoCompensation,
     ParameterServer,
     Proportional,
     RankBased,
     Replay,
-    Teacher,
     Uniform,
 )
 from hpcddrl.envs.make import goal_outcome
@@ -33,7 +29,6 @@ from hpcddrl.logs import checkpoint
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
-from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
@@ -54,15 +49,19 @@ from hpcddrl.roles.applying import (
 )
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
-from hpcddrl.roles.peers import EnsemblePeers, NoPeers, Peers, TeacherPeer
 from hpcddrl.roles.publishing import Inbox, Publisher
 from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
-from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
+from hpcddrl.runtime.coupling import peers_of
+from hpcddrl.runtime.parts import (
+    algorithm_for,
+    most_rollouts,
+    rollouts_per_batch,
+    samples_per_batch,
+)
 from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
-from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.types import Weights
 
 
@@ -202,12 +201,12 @@ def _learner(rank: Rank) -> Callable[[], None]:
         rank.traffic,
     )
     learner = Learner(
-        algorithm_for(config, network, rank.spec, flat.gradient),
+        algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
         flat.buffer,
         _source(rank, network, publisher),
         update,
         publisher,
-        _peers(rank, group, parameters, network),
+        peers_of(rank, group, network),
         saver_of(rank, network),
         rank.control,
         rank.spec.frame_skip,
@@ -326,36 +325,6 @@ def _beta(config: Replay) -> float:
     return 0.0 if isinstance(config.priorities, Uniform) else config.priorities.beta
 
 
-def _peers(rank: Rank, group: int, parameters: int, network: AnyNetwork) -> Peers:
-    config, world = rank.config, rank.comms.world
-    heads = leaders(rank.places)
-    if isinstance(config.coupling, Teacher):
-        teacher = teacher_network(config.coupling.run, rank.spec)
-        teacher.precision = network.precision
-        return TeacherPeer(config.coupling, teacher)
-    if not isinstance(config.coupling, Ensemble) or len(heads) == 1:
-        return NoPeers()
-    leads = rank.comms.leaders != MPI.COMM_NULL
-    others = [r for r in heads if r != world.rank]
-
-    def peer() -> PolicyValueNetwork:
-        made = network_of(rank, group)
-        assert isinstance(made, PolicyValueNetwork)
-        made.precision = network.precision
-        return made
-
-    return EnsemblePeers(
-        config.coupling,
-        peer,
-        heads,
-        group,
-        Exchange(world, others, parameters, rank.traffic) if leads else None,
-        rank.comms.learners,
-        config.deterministic,
-        rank.control,
-    )
-
-
 def _start(rank: Rank, values: torch.Tensor, step: OptimizerStep | None) -> Weights:
     """Return the weights to start from, restored from the newest checkpoint on a resume (or by a server, later)."""
     saved = saved_of(rank)
@@ -383,4 +352,4 @@ def _optimizer_step(rank: Rank, values: torch.Tensor, learners: int) -> Optimize
     frames, groups = rank.config.budget.frames, rank.config.topology.groups
     shares = 1 if rank.place.role is Role.SERVER else groups
     assert shares is not None
-    return OptimizerStep(values, rank.config.optimization, frames and frames / shares, learners)
+    return OptimizerStep(values, rank.config.optimization, frames and frames / shares, learners, rank.tuning)

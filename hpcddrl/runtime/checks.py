@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import Config, Hindsight, Replay, Teacher
+from hpcddrl.config import Averaging, Config, Hindsight, Population, Replay, Teacher
 from hpcddrl.envs.make import probe
+from hpcddrl.networks.flat import architecture
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.teacher import teacher_network
-from hpcddrl.settings import dump, load
+from hpcddrl.settings import dump, group_config, load
 from hpcddrl.types import EnvSpec
 
 
@@ -33,7 +34,16 @@ def checked(config: Config) -> EnvSpec:
         ValueError: something does not; in one line.
     """
     spec = probe(config.env)
-    network = make_network(config.network, config.algorithm, spec, seed=0)
+    networks = [
+        make_network(own.network, own.algorithm, spec, seed=0)
+        for own in (group_config(config, number) for number in range(max(1, len(config.group_settings))))
+    ]
+    if isinstance(config.coupling, Averaging | Population) and len(set(map(architecture, networks))) > 1:
+        raise ValueError(
+            f"coupling.kind = {config.coupling.kind!r} with group_settings: only weights of the same network can be "
+            "averaged or taken over; give all groups one, or set coupling=ensemble"
+        )
+    network = networks[0]
     parameters = sum(p.numel() for p in network.parameters())
     if config.topology.servers > parameters:
         raise ValueError(

@@ -57,7 +57,12 @@ def footprint(job: Job, flows: list[Flow]) -> dict[Role, list[Part]]:
     """Return the parts that a rank of each role holds."""
     own = {Role.SERVER: _server, Role.LEARNER: _learner, Role.REPLAY: _replay, Role.ACTOR: _actor}
     roles = dict.fromkeys(place.role for place in job.places)
-    return {role: [p for p in own[role](job) + _buffers(job, flows, role) if p.total] for role in roles}
+    found = {role: [own[role](kind) + _buffers(kind, flows, role) for kind in job.kinds] for role in roles}
+    return {role: [part for part in max(of_kinds, key=_total) if part.total] for role, of_kinds in found.items()}
+
+
+def _total(parts: list[Part]) -> int:
+    return sum(part.total for part in parts)
 
 
 class Host(NamedTuple):
@@ -135,7 +140,8 @@ def _learner(job: Job) -> list[Part]:
         Part("network: weights and gradients", weights, 2),
         Part("optimizer's vectors", weights, learns_here * optimizer_vectors(config.optimization.method)),
         Part("target network", weights, 2 * isinstance(config.algorithm, QLearning)),
-        Part("peers' networks", 2 * weights, job.peers),
+        Part("peers' weights", FLOAT * max(job.sizes), job.peers),
+        Part("peers' network", FLOAT * max(job.sizes), len(set(job.sizes)) * (job.peers > 0)),
         *_teacher(job),
         Part("activations of an observation", activation_bytes(job), samples_per_batch(config, job.actors)),
         *_batch(job),
@@ -178,10 +184,16 @@ def _actor(job: Job) -> list[Part]:
 
 def _buffers(job: Job, flows: list[Flow], role: Role) -> list[Part]:
     """Return the buffers of messages, received and sent, at the rank of a role with the most."""
-    ranks = [rank for rank, place in enumerate(job.places) if place.role is role]
-    parts = []
+    ranks = [
+        rank
+        for rank, place in enumerate(job.places)
+        if place.role is role and (place.group or 0) % job.among == job.group
+    ]
+    parts: list[Part] = []
+    if not ranks:
+        return parts
     for flow in flows:
-        received = np.bincount(flow.receivers, minlength=len(job.places))[ranks].max() * flow.posted
+        received = np.bincount(flow.receivers, minlength=len(job.places))[ranks].max() * (flow.posted + flow.announced)
         sends = bool(np.isin(ranks, flow.senders).any())
         parts.append(Part(f"{flow.kind} received", flow.nbytes, int(received)))
         parts.append(Part(f"{flow.kind} sent", flow.nbytes, sends * flow.sending, sends * flow.most))

@@ -32,6 +32,7 @@ from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.threads import use_threads
+from hpcddrl.settings import group_config
 from hpcddrl.types import EnvSpec
 
 DONE, STOPPED_BY_SIGNAL = 0, 75
@@ -53,7 +54,8 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     places = place(config.topology)
     me = places[world.rank]
     abort_on_exception(world.rank, me)
-    require_memory(world, socket.gethostname(), replay_bytes_of(config, spec, places, world.rank))
+    own = config if me.group is None else group_config(config, me.group)
+    require_memory(world, socket.gethostname(), replay_bytes_of(own, spec, places, world.rank))
     path, segment, frames_before = agree(world, lambda: _directory(world, config, out, resume))
     with fatal_errors():
         hosts = world.allgather(socket.gethostname())
@@ -62,7 +64,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         display.say(_budget_line(config, frames_before))
         display.placement(places, hosts)
         rank, monitor = _rank(
-            world, config, spec, places, RunDirectory(path), segment, frames_before, display.show, signals
+            world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display.show, signals
         )
         rank = replace(rank, frames_before=frames_before, resumed=resume, threads=use_threads(rank, hosts))
         loop = build(rank)
@@ -78,7 +80,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
 
 def _rank(
     world: MPI.Comm,
-    config: Config,
+    configs: tuple[Config, Config],
     spec: EnvSpec,
     places: tuple[Place, ...],
     run: RunDirectory,
@@ -87,7 +89,11 @@ def _rank(
     show: Callable[[View], None],
     signals: Signals,
 ) -> tuple[Rank, Monitor | None]:
-    """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``."""
+    """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``.
+
+    The configurations are the job's and this rank's.
+    """
+    job, config = configs
     me, traffic, timing = places[world.rank], Traffic(), Timing()
     counters = counters_for(spec.frame_skip, len(steppers(places)))
     group = -1 if me.group is None else me.group
@@ -107,7 +113,9 @@ def _rank(
         monitor = Monitor(comms.world, places, config.budget, config.deterministic, frames_before, show, traffic)
     interval_s = config.logging.interval_s
     control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, traffic)
-    rank = Rank(config=config, spec=spec, comms=comms, places=places, control=control, traffic=traffic, run=run)
+    rank = Rank(
+        config=config, job=job, spec=spec, comms=comms, places=places, control=control, traffic=traffic, run=run
+    )
     return rank, monitor
 
 
@@ -224,7 +232,7 @@ def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
         assert reports is not None
         seconds, reason = monitor.view().seconds, monitor.reason
         view = View(rank.places, seconds, np.stack([r.pop("counters") for r in reports]))
-        rank.run.write_summary(_summary(rank.config, view, reports, reason))
+        rank.run.write_summary(_summary(rank.job, view, reports, reason))
         display.shares(reports)
         display.say(f"ended by {reason} after {seconds:.0f} s; open {rank.run.path / 'run.h5'}, summary.json")
         code = STOPPED_BY_SIGNAL if reason.startswith("signal") else DONE

@@ -173,7 +173,7 @@ def _others(config: Config, job: Job) -> tuple[int, float]:
     """Return how many other networks see a batch, and which share of its steps."""
     match config.coupling:
         case Ensemble(evaluate_every=every):
-            return job.peers, 1 / every
+            return job.asked, 1 / every
         case Teacher():
             return 1, 1.0
         case _:

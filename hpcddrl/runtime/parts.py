@@ -8,25 +8,28 @@ from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.algorithms.algorithm import Algorithm
 from hpcddrl.algorithms.q_learning import QLearning
 from hpcddrl.config import ActorCritic as ActorCriticConfig
-from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Replay
+from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Ensemble, Replay
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.q_value import QNetwork
 from hpcddrl.rl.policies import policy_for
-from hpcddrl.types import EnvSpec
+from hpcddrl.types import EnvSpec, Tuning
 
 
-def algorithm_for(config: Config, network: AnyNetwork, spec: EnvSpec, gradient: torch.Tensor) -> Algorithm:
+def algorithm_for(
+    config: Config, network: AnyNetwork, spec: EnvSpec, gradient: torch.Tensor, tuning: Tuning | None = None
+) -> Algorithm:
     """Make the algorithm that learns a network, writing to the gradient vector [P]."""
     choices = config.algorithm
     if isinstance(choices, ActorCriticConfig):
         assert isinstance(network, PolicyValueNetwork)
-        return ActorCritic(choices, network, gradient, policy_for(spec.action))
+        return ActorCritic(choices, network, gradient, policy_for(spec.action), tuning)
     target = make_network(config.network, choices, spec, seed=0)  # takes the network's weights before its first use
     assert isinstance(network, QNetwork)
     assert isinstance(target, QNetwork)
     target.precision = network.precision
-    return QLearning(choices, network, target, gradient)
+    temperature = config.coupling.q_temperature if isinstance(config.coupling, Ensemble) else 1.0
+    return QLearning(choices, network, target, gradient, temperature)
 
 
 def rollouts_per_batch(config: Config, actors: int) -> int:

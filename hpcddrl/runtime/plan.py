@@ -16,6 +16,7 @@ from hpcddrl.comm.messages import (
     Tag,
     actions_layout,
     errors_layout,
+    exchange_layout,
     frames_layout,
     gradient_layout,
     pull_layout,
@@ -24,12 +25,24 @@ from hpcddrl.comm.messages import (
     status_layout,
     weights_layout,
 )
+from hpcddrl.comm.partners import neighbours
 from hpcddrl.comm.placement import Place, Role, leaders, place, ranks_of
-from hpcddrl.config import ActorCritic, CentralActing, ClippedSurrogate, Config, Ensemble, ParameterServer, Replay
+from hpcddrl.config import (
+    ActorCritic,
+    Averaging,
+    CentralActing,
+    ClippedSurrogate,
+    Config,
+    Ensemble,
+    ParameterServer,
+    Population,
+    Replay,
+)
 from hpcddrl.networks.flat import TAIL
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
 from hpcddrl.runtime.parts import rollouts_per_batch
+from hpcddrl.settings import group_config
 from hpcddrl.types import Array, EnvSpec
 
 FLOAT = 4  # bytes
@@ -41,7 +54,20 @@ class Job(NamedTuple):
     config: Config  # fitted
     spec: EnvSpec
     places: tuple[Place, ...]
-    parameters: int
+    sizes: tuple[int, ...]  # weights of each group's network
+    group: int = 0  # whose configuration this is, where groups differ
+    among: int = 1  # so many kinds of groups, in turn
+
+    @property
+    def parameters(self) -> int:
+        """Return the weights of the network of the group whose configuration this is."""
+        return self.sizes[self.group]
+
+    @property
+    def kinds(self) -> list[Job]:
+        """Return the job as it would be with all groups like one of them, for one group of each kind."""
+        count = max(1, len(self.config.group_settings))
+        return [self._replace(config=group_config(self.config, g), group=g, among=count) for g in range(count)]
 
     def by_group(self, role: Role) -> Array:
         """Return the world ranks with a role, [groups, ranks of the role in each]."""
@@ -60,9 +86,19 @@ class Job(NamedTuple):
 
     @property
     def peers(self) -> int:
-        """Return how many other groups each learner hears of."""
-        coupled = isinstance(self.config.coupling, Ensemble)
-        return (self.config.topology.groups or 1) - 1 if coupled else 0
+        """Return how many other groups each learner hears of, in the long run."""
+        coupling, groups = self.config.coupling, self.config.topology.groups or 1
+        if not isinstance(coupling, Averaging | Ensemble | Population) or groups == 1:
+            return 0
+        return len(neighbours(coupling.topology, groups, 0).by)
+
+    @property
+    def asked(self) -> int:
+        """Return how many peers each learner asks about a batch."""
+        if not isinstance(self.config.coupling, Ensemble):
+            return 0
+        most = self.config.coupling.max_peers
+        return self.peers if most is None else min(most, self.peers)
 
     @property
     def shard(self) -> int:
@@ -72,8 +108,11 @@ class Job(NamedTuple):
 
 def job_of(config: Config, spec: EnvSpec) -> Job:
     """Return the job that a fitted configuration makes."""
-    network = make_network(config.network, config.algorithm, spec, seed=0)
-    return Job(config, spec, place(config.topology), sum(p.numel() for p in network.parameters()))
+    kinds = [group_config(config, number) for number in range(max(1, len(config.group_settings)))]
+    networks = [make_network(own.network, own.algorithm, spec, seed=0) for own in kinds]
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
+    groups = config.topology.groups or 1
+    return Job(config, spec, place(config.topology), tuple(counts[group % len(kinds)] for group in range(groups)))
 
 
 class Flow(NamedTuple):
@@ -85,6 +124,7 @@ class Flow(NamedTuple):
     receivers: Array  # [pairs]
     per_s: float  # messages of each pair
     posted: int = 0  # buffers that a receiver keeps for each of its senders
+    announced: int = 0  # buffers that a receiver makes for each of its senders whose messages have come
     sending: int = 0  # buffers of each sender, as a rule
     most: int = 0  # buffers of each sender, at most
 
@@ -132,16 +172,28 @@ def flows(job: Job, steps_per_s: float) -> list[Flow]:
     """Return the messages of a job whose learners keep up, those that are sent again and again.
 
     A learner that is slower slows its actors down, and everything with them. An actor asks for weights once a rollout,
-    and gets them if there are newer ones, so there may be fewer of these.
+    and gets them if there are newer ones, so there may be fewer of these. Where groups differ, each kind of group has
+    flows of its own.
     """
     found = [
-        *_experience(job, steps_per_s),
-        *_publication(job, steps_per_s),
-        *_reduction(job, steps_per_s),
-        *_exchange(job, steps_per_s),
-        *_statuses(job),
+        _sent_by(flow, kind)
+        for kind in job.kinds
+        for flow in (
+            *_experience(kind, steps_per_s),
+            *_publication(kind, steps_per_s),
+            *_reduction(kind, steps_per_s),
+            *_exchange(kind, steps_per_s),
+            *_statuses(kind),
+        )
     ]
     return [flow for flow in found if len(flow.senders)]
+
+
+def _sent_by(flow: Flow, kind: Job) -> Flow:
+    """Return what of a flow is sent by groups of one kind (by the first, if by no group)."""
+    groups = np.array([place.group or 0 for place in kind.places])
+    mine = groups[flow.senders] % kind.among == kind.group
+    return flow._replace(senders=flow.senders[mine], receivers=flow.receivers[mine])
 
 
 def env_steps_per_s(job: Job, steps_per_s: float) -> float:
@@ -216,17 +268,35 @@ def _reduction(job: Job, steps_per_s: float) -> list[Flow]:
 def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     """Return what groups tell each other, and what a leader then tells the other learners of its group."""
     coupling, heads = job.config.coupling, np.array(leaders(job.places), np.int64)
-    if not isinstance(coupling, Ensemble) or not job.peers:
+    if not isinstance(coupling, Averaging | Ensemble | Population) or not job.peers:
         return []
-    rate = updates_per_s(job, steps_per_s) / coupling.exchange_every
-    senders, receivers = _all_pairs(heads.reshape(1, -1), heads.reshape(1, -1))
-    others = senders != receivers
-    weights, learners = weights_layout(job.parameters).nbytes, job.by_group(Role.LEARNER)
-    pairs, told = (senders[others], receivers[others]), _all_pairs(learners[:, :1], learners[:, 1:])
+    rounds, groups = updates_per_s(job, steps_per_s) / coupling.exchange_every, len(heads)
+    if coupling.topology == "ring":
+        senders, receivers = heads, np.roll(heads, -1)
+    else:
+        senders, receivers = _all_pairs(heads[job.group :: job.among].reshape(1, -1), heads.reshape(1, -1))
+        others = senders != receivers
+        senders, receivers = senders[others], receivers[others]
+    heard = _heard_in_a_round(coupling, groups)
+    each = rounds * heard / job.peers  # of each pair
+    weights, learners = exchange_layout(job.parameters).nbytes, job.by_group(Role.LEARNER)
+    told = _all_pairs(learners[:, :1], learners[:, 1:])
+    most = job.peers + 1
     return [
-        Flow(_name(Tag.EXCHANGE), weights, *pairs, rate, posted=2, sending=2, most=job.peers + 1),
-        Flow("broadcast", FLOAT * job.parameters, *told, rate * job.peers),
+        Flow(_name(Tag.EXCHANGE), weights, senders, receivers, each, announced=1, sending=2, most=most),
+        Flow("broadcast", FLOAT * sum(job.sizes) // groups, *told, rounds * heard),  # on average
     ]
+
+
+def _heard_in_a_round(coupling: Averaging | Ensemble | Population, groups: int) -> float:
+    """Return how many peers' weights come to a group in a round, on average."""
+    match coupling.topology:
+        case "all_to_all":
+            return groups - 1
+        case "ring":
+            return 1
+        case "random_pairs":
+            return groups // 2 * 2 / groups  # of an odd number one is left out
 
 
 def _statuses(job: Job) -> list[Flow]:

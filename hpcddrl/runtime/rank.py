@@ -9,7 +9,7 @@ import torch
 
 from hpcddrl.comm.channel import Traffic
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
-from hpcddrl.config import CentralActing, Config, LinearEpsilon, QLearning
+from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
 from hpcddrl.envs.make import Environments, games, make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
@@ -22,7 +22,8 @@ from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.saving import Saver
-from hpcddrl.types import EnvSpec
+from hpcddrl.settings import group_config
+from hpcddrl.types import EnvSpec, Tuning
 
 SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS_PER_RUN
 
@@ -31,7 +32,8 @@ SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS
 class Rank:
     """Everything that a role is built from on one rank."""
 
-    config: Config  # with a fitted topology
+    config: Config  # with a fitted topology; of this rank's group
+    job: Config  # of all groups
     spec: EnvSpec
     comms: Communicators
     places: tuple[Place, ...]
@@ -41,6 +43,7 @@ class Rank:
     frames_before: float = 0.0  # of earlier segments
     resumed: bool = False
     threads: int = 1
+    tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
 
     @property
@@ -100,8 +103,10 @@ def environments(rank: Rank) -> Environments:
 
 
 def network_of(rank: Rank, group: int) -> AnyNetwork:
-    """Make the network that a group starts with."""
-    return make_network(rank.config.network, rank.config.algorithm, rank.spec, rank.config.seed * 1000 + group)
+    """Make the network that a group starts with: one of its own, but for groups that average, who start alike."""
+    config = group_config(rank.job, group)
+    start = 0 if isinstance(config.coupling, Averaging) else group
+    return make_network(config.network, config.algorithm, rank.spec, config.seed * 1000 + start)
 
 
 def with_precision(rank: Rank, network: AnyNetwork, batch: int, trains: bool) -> None:

@@ -22,13 +22,14 @@ def teacher_network(path: str | None, spec: EnvSpec) -> PolicyValueNetwork:
             "coupling.run is not set: a teacher is the directory of a run; --set coupling.run=runs/TEACHER"
         )
     run = RunDirectory(Path(path))
-    config = run.config()
+    run.config()
+    owner, saved = next(iter(checkpoint.newest_of_all(run.checkpoints("")).items()), ("group-0000", None))
+    config = run.config_of(owner)
     if config.algorithm.kind != "actor_critic":
         raise ValueError(
             f"coupling.run = {path!r}: a run of {config.recipe}, whose network has no policy; name a run of "
             "algorithm actor_critic"
         )
-    saved = next(iter(checkpoint.newest_of_all(run.checkpoints("")).values()), None)
     if saved is None:
         raise ValueError(f"coupling.run = {path!r}: has no checkpoint; let the teacher's run reach one")
     network = make_network(config.network, config.algorithm, spec, seed=0)

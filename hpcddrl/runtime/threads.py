@@ -69,12 +69,13 @@ def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
     cpus = sorted(os.sched_getaffinity(0))
     everyone = rank.comms.world.allgather((hosts[me], cpus))
     roles = [place.role for place, other in zip(rank.places, everyone, strict=True) if other == everyone[me]]
-    if resolved(config.network.torso, rank.spec.observation_shape) == "mlp":
+    small = resolved(config.network.torso, rank.spec.observation_shape) == "mlp"
+    of = None if rank.job.deterministic or not rank.job.topology.actors_per_group else _timed(rank, small)
+    if small:
         mine = 1
-    elif config.deterministic or not config.topology.actors_per_group:
+    elif of is None:
         mine = evenly(len(cpus), len(roles))
     else:
-        of = _timed(rank)
         mine = threads(roles, len(cpus), of)[rank.place.role]
         rank.lines.append(
             f"threads: {mine}, of {len(cpus)} processors that {len(roles)} ranks share (an env step takes "
@@ -84,14 +85,15 @@ def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
     return mine
 
 
-def _timed(rank: Rank) -> Costs:
-    """Let each rank time what its role does, all at once; return the means. Collective over the job."""
-    job, unknown = job_of(rank.config, rank.spec), float("nan")
-    match rank.place.role:
-        case Role.ACTOR:
-            mine = Pace(stepping(job, TIMED_S), unknown, unknown)
-        case Role.LEARNER:
-            mine = Pace(unknown, answering(job, TIMED_S), learning(job, TIMED_S))
-        case _:
-            mine = Pace(unknown, unknown, unknown)
-    return costs(job, Pace(*np.nanmean(rank.comms.world.allgather(mine), axis=0)))
+def _timed(rank: Rank, small: bool) -> Costs | None:
+    """Let each rank time what its role does, all at once; return its group's means. Collective over the job.
+
+    Ranks with small networks only take part. Servers, which belong to no group, have none.
+    """
+    job, unknown, role = job_of(rank.config, rank.spec), float("nan"), rank.place.role
+    steps = stepping(job, TIMED_S) if role is Role.ACTOR and not small else unknown
+    learns = role is Role.LEARNER and not small
+    mine = Pace(steps, *((answering(job, TIMED_S), learning(job, TIMED_S)) if learns else (unknown, unknown)))
+    measured = rank.comms.world.allgather(mine)
+    of_group = [p for p, place in zip(measured, rank.places, strict=True) if place.group == rank.place.group]
+    return None if small or rank.place.group is None else costs(job, Pace(*np.nanmean(of_group, axis=0)))

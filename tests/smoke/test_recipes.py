@@ -13,12 +13,13 @@ from hpcddrl.logs import checkpoint
 from hpcddrl.logs.schema import COLUMNS, SCHEMA
 from hpcddrl.logs.timing import Phase
 from hpcddrl.recipes import RECIPES
-from hpcddrl.settings import load
+from hpcddrl.settings import dump, group_config, load
 
 pytestmark = pytest.mark.mpi
 
 CATCH, PONG, BREAKOUT = "hpcddrl/Catch-v0", "ALE/Pong-v5", "ALE/Breakout-v5"
 DEFAULT = "group_ensemble"
+COUPLED = (DEFAULT, "ensemble_hetero")
 
 
 class Case(NamedTuple):
@@ -31,8 +32,8 @@ class Case(NamedTuple):
     @property
     def budget(self) -> tuple[str, float]:
         """What ends it: coupled groups after so much that they have met, the others after some seconds."""
-        if self.recipe == DEFAULT and self.ranks > 2:
-            return "frames", 20_000 if self.env == CATCH else 6_000
+        if self.recipe in COUPLED and self.ranks > 2:
+            return "frames", 2_500 * self.ranks if self.env == CATCH else 6_000
         return "seconds", 2 + self.ranks / 2  # more ranks start later, and the clock runs then too
 
     def __str__(self) -> str:
@@ -46,6 +47,7 @@ def given(**values: object) -> tuple[str, ...]:
 SOON = given(experience__learning_starts=500, experience__batch_size=32)  # to learn within seconds
 CASES = [
     Case("group_ensemble", 6, options=given(topology__groups=2, topology__learners_per_group=2)),
+    Case("ensemble_hetero", 4, options=given(topology__actors_per_group=0)),
     Case("dqn", 1, "CartPole-v1", SOON),
     Case("gorila", 3, options=SOON),
     Case("ddql", 2, "hpcddrl/BitFlip-v0", (*SOON, *given(experience__hindsight="future", env__reward="raw"))),
@@ -69,7 +71,7 @@ class Run:
     def __init__(self, case: Case, folder: Path, more: tuple[str, ...] = ()) -> None:
         self.case, self.path = case, folder / "run"
         named = ["run", case.recipe, "--env", case.env] if case.named else []
-        often = settings(logging__interval_s=1, **({"coupling.exchange_every": 5} if case.recipe == DEFAULT else {}))
+        often = settings(logging__interval_s=1, **({"coupling.exchange_every": 5} if case.recipe in COUPLED else {}))
         arguments = [
             *named,
             f"--{case.budget[0]}",
@@ -112,8 +114,8 @@ class Run:
     @property
     def passes(self) -> int:
         """How often a transition is learned from at most, where none is drawn from a replay."""
-        surrogate = getattr(self.config.algorithm, "surrogate", None)
-        return surrogate.epochs if surrogate is not None and surrogate.kind == "clipped" else 1
+        found = [getattr(group_config(self.config, group).algorithm, "surrogate", None) for group in self.groups]
+        return max(s.epochs if s is not None and s.kind == "clipped" else 1 for s in found)
 
 
 @pytest.fixture(scope="module")
@@ -335,12 +337,13 @@ def test_every_dataset_has_its_unit_and_meaning(run):
 
 
 def test_every_file_says_where_it_comes_from(run):
-    config = read_json(run.path / "config.json")
     for rank, file in enumerate(run.files):
         attributes = dict(file.attrs)
         assert attributes["schema"] == SCHEMA
         assert attributes["recipe"] == run.case.recipe
-        assert json.loads(attributes["config"]) == config
+        group = int(attributes["group"])
+        own = run.config if group < 0 else group_config(run.config, group)
+        assert json.loads(attributes["config"]) == dump(own)
         assert (attributes["world_rank"], attributes["world_size"]) == (rank, run.case.ranks)
         assert attributes["role"] in ("server", "learner", "replay", "actor")
         assert attributes["env"] in (run.case.env.split(",") if file in run.steppers else [""])
@@ -409,7 +412,7 @@ def test_messages_are_counted(run):
 
 
 def test_groups_look_at_each_other(run):
-    if run.case.recipe != DEFAULT or len(run.groups) == 1:
+    if run.case.recipe not in COUPLED or len(run.groups) == 1:
         pytest.skip("no coupled groups")
     for file in run.of_role("learner"):
         exchange, kl = file["exchange"], file["learning/kl"][:]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch.distributions import Independent, Normal, kl_divergence
 from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.networks.policy_value import Output
+from hpcddrl.rl.ensemble import softmax_weights
 from hpcddrl.rl.policies import Categorical, Gaussian
-from hpcddrl.types import Batch, Peer, Targets, Weights, side_by_side
+from hpcddrl.roles.mixing import Mixer
+from hpcddrl.types import Batch, Mixture, Opinion, Targets, Weights, side_by_side
 
 R, T, B, FEATURES = 2, 5, 2, 3
 N = R * B
@@ -97,17 +100,34 @@ def random_batch(family, seed=0):
     )
 
 
+class Told(NamedTuple):
+    """What others say, as numbers that the transcription can read."""
+
+    rows: slice
+    peers: tuple[Opinion, ...]
+    beta: float
+    temperature: float
+    teacher: bool = False  # the first peer speaks alone
+
+    def targets(self, family):
+        if self.teacher:
+            return Targets(self.rows, self.beta, lambda own: Mixture(self.peers[0].policy))
+        mixer = Mixer(family.policy, lambda v, m, s: softmax_weights(v, self.temperature), 1 + len(self.peers), 0)
+        groups = range(1, 1 + len(self.peers))
+        return Targets(self.rows, self.beta, lambda own: mixer.mix(groups, self.peers, own))
+
+
 def random_targets(family, beta=0.7, rows=slice(1, T, 2), count=2):
     g = torch.Generator().manual_seed(9)
     steps = len(range(T)[rows])
     peers = tuple(
-        Peer(
+        Opinion(
             policy=torch.randn(steps, N, family.size, generator=g, dtype=torch.float64),
             value=torch.randn(steps, N, generator=g, dtype=torch.float64),
         )
         for _ in range(count)
     )
-    return Targets(rows=rows, peers=peers, beta=beta, temperature=0.5, with_own=True)
+    return Told(rows, peers, beta, temperature=0.5)
 
 
 def gradient_of(network, family, batch, targets=None, config=CONFIG):
@@ -118,7 +138,8 @@ def gradient_of(network, family, batch, targets=None, config=CONFIG):
     for p in parameters:
         p.grad = vector[offset : offset + p.numel()].view(p.shape)
         offset += p.numel()
-    metrics = ActorCritic(config, network, vector, family.policy).gradients(batch, targets, Weights(0, vector)).metrics
+    told = None if targets is None else targets.targets(family)
+    metrics = ActorCritic(config, network, vector, family.policy).gradients(batch, told, Weights(0, vector)).metrics
     for p in parameters:
         p.grad = None
     return vector, metrics
@@ -489,7 +510,7 @@ def test_leaving_terminal_steps_away_is_what_ga3cs_code_does(reduction):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_teacher_alone_adds_its_divergence_exactly(family):
     network, batch = Tiny(family.size), random_batch(family)
-    targets = random_targets(family, rows=slice(T), count=1)._replace(with_own=False)
+    targets = random_targets(family, rows=slice(T), count=1)._replace(teacher=True)
     alone, _ = gradient_of(network, family, batch)
     taught, metrics = gradient_of(network, family, batch, targets)
     divergences = []

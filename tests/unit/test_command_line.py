@@ -38,7 +38,7 @@ def test_ranks_prints_the_layouts_that_work(command, name):
     code, out, err = command("ranks", name, "--most", 5)
     assert (code, err) == (0, "")
     counts = [int(line.split()[1]) for line in out.splitlines() if line.startswith("│")]
-    smallest = {"a3c": 2, "ddql": 2, "group_ensemble": 2, "apex": 3, "gorila": 3}.get(name, 1)
+    smallest = {"a3c": 2, "ddql": 2, "ensemble_hetero": 2, "group_ensemble": 2, "apex": 3, "gorila": 3}.get(name, 1)
     assert counts == list(range(smallest, 6))
 
 
@@ -137,7 +137,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: evaluate, list, plan, ranks, report, run"),
+        (["zzz"], "no such command 'zzz'; nearest: evaluate, export, list, plan, ranks, report, run"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),

@@ -7,7 +7,7 @@ import pytest
 
 from hpcddrl.config import SCHEMA, Adam, CentralActing, Config, Ensemble, ParameterServer
 from hpcddrl.recipes import DEFAULT, RECIPES
-from hpcddrl.settings import dump, load, override
+from hpcddrl.settings import dump, group_config, load, override
 
 NAMES = sorted(RECIPES)
 
@@ -92,6 +92,7 @@ def test_two_configurations_share_nothing_that_can_change():
         ("deterministic=True", lambda c: c.deterministic is True),
         ("budget.frames=4e6", lambda c: c.budget.frames == 4e6),
         ("budget.frames=none", lambda c: c.budget.frames is None),
+        ("algorithm.correction=none", lambda c: c.algorithm.correction == "none"),
         ("optimization.max_gradient_norm=null", lambda c: c.optimization.max_gradient_norm is None),
         ("env.options.max_episode_steps=7", lambda c: c.env.options == {"max_episode_steps": 7}),
         ('env.options={"a": [1, 2]}', lambda c: c.env.options == {"a": [1, 2]}),
@@ -157,6 +158,18 @@ def test_an_unknown_field_names_the_nearest(setting, nearest):
         (["optimization.learning_rate=nan"], "optimization.learning_rate = 'nan': must be a finite number"),
         (["budget.seconds=inf"], "budget.seconds = 'inf': must be a finite number"),
         (["coupling=ensemble", "coupling.beta=-1"], "coupling.beta = -1: must be greater than or equal to 0"),
+        (
+            ["coupling=ensemble", "coupling.mixing.temperature=0"],
+            "coupling.mixing.temperature = 0: must be greater than 0",
+        ),
+        (
+            ["coupling=ensemble", "coupling.topology=star"],
+            "coupling.topology = 'star': must be 'all_to_all', 'ring' or 'random_pairs'",
+        ),
+        (
+            ["coupling=ensemble", "coupling.schedule=plateau", "coupling.schedule.gain=2"],
+            "coupling.schedule.gain = 2: must be less than or equal to 1",
+        ),
         (["acting=central", "acting.minimum=0"], "acting.minimum = 0: must be greater than or equal to 1"),
         (["optimization.method.decay=2"], "optimization.method.decay = 2: must be less than or equal to 1"),
         (["env=3"], "env = 3: must be"),
@@ -200,7 +213,43 @@ Q = ["algorithm=q_learning", "experience=replay"]
         (["topology.learners_per_group=2"], ["topology.learners_per_group = 2", "update=allreduce"]),
         (["algorithm=q_learning"], ["algorithm.kind = 'q_learning'", "experience=replay"]),
         (["experience=replay"], ["algorithm.kind = 'actor_critic'", "experience.kind = 'replay'"]),
-        ([*Q, "coupling=ensemble"], ["coupling.kind = 'ensemble'", "'q_learning'"]),
+        (
+            [*Q, "coupling=ensemble", "coupling.schedule=plateau"],
+            ["coupling.schedule.kind = 'plateau'", "'q_learning'", "coupling.schedule=warmup"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.topology=ring", "topology.groups=2"],
+            ["coupling.topology = 'ring'", "topology.groups = 2", "all_to_all"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.topology=random_pairs", "topology.groups=2"],
+            ["coupling.topology = 'random_pairs'", "topology.groups = 2"],
+        ),
+        (
+            ["env.id=CartPole-v1", "coupling=ensemble", "coupling.mixing=best_group"],
+            ["coupling.mixing.kind = 'best_group'", "env.reward = 'auto'", "env.reward=raw"],
+        ),
+        (
+            ["env.id=CartPole-v1", "coupling=population"],
+            ["coupling.kind = 'population'", "env.reward = 'auto'", "env.reward=raw"],
+        ),
+        ([*Q, "coupling=population"], ["coupling.kind = 'population'", "'q_learning'", "coupling=ensemble"]),
+        (
+            ["coupling=population", "update=server", "topology.servers=1"],
+            ["coupling.kind = 'population'", "update.kind = 'server'"],
+        ),
+        (
+            ["coupling=averaging", "update=server", "topology.servers=1"],
+            ["coupling.kind = 'averaging'", "update.kind = 'server'", "coupling=uncoupled"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.schedule=cyclic", "coupling.schedule.updates=20"],
+            ["coupling.schedule.updates = 20", "coupling.exchange_every = 20", "coupling.schedule=constant"],
+        ),
+        (
+            ["coupling=ensemble", "coupling.max_age=20"],
+            ["coupling.max_age = 20", "coupling.exchange_every = 20", "set more"],
+        ),
         ([*Q, "coupling=teacher"], ["coupling.kind = 'teacher'", "'q_learning'"]),
         ([*Q, "experience.learning_starts=200000"], ["learning_starts = 200000", "capacity = 100000"]),
         ([*Q, "experience.batch_size=6000"], ["batch_size = 6000", "learning_starts = 5000"]),
@@ -274,3 +323,50 @@ def test_a_file_that_is_no_configuration_is_one_line(data, expected):
         load(data)
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+# --- groups that differ
+
+
+def test_groups_take_their_settings_in_turn_and_share_all_else():
+    settings = ["seed=7", "group_settings.1.network.width=0.5", "group_settings.1.algorithm.correction=none"]
+    changed = override(config(), settings)
+    assert changed.group_settings == ((), ("network.width=0.5", "algorithm.correction=none"))
+    for group in range(4):
+        own = group_config(changed, group)
+        assert own.network.width == (0.5 if group % 2 else 1.0)
+        assert own.algorithm.correction == ("none" if group % 2 else "vtrace")
+        assert own.seed == 7
+        assert own.group_settings == ()
+    assert load(json.loads(json.dumps(dump(changed)))) == changed
+    assert group_config(config(), 3) == config()
+
+
+def test_groups_may_learn_by_other_algorithms():
+    changed = override(config(), ['group_settings=[[],["algorithm=q_learning","experience=replay"]]'])
+    assert [group_config(changed, group).algorithm.kind for group in range(3)] == [
+        "actor_critic",
+        "q_learning",
+        "actor_critic",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["group_settings.1.env.id=CartPole-v1"], "group_settings.1 = 'env.id=CartPole-v1': groups cannot differ"),
+        (["group_settings.0.topology.groups=2"], "group_settings.0 = 'topology.groups=2': groups cannot differ"),
+        (
+            ["group_settings.0.network.with=2"],
+            "group_settings.0: --set network.with: no such option; nearest: ",
+        ),
+        (["group_settings.2.network.width=-1"], "group_settings.2: network.width = -1: must be greater than 0"),
+        (["group_settings.0.experience=replay"], "group_settings.0: algorithm.kind = 'actor_critic'"),
+        (
+            ["update=server", "topology.servers=1", "group_settings.0.network.width=2"],
+            "group_settings with topology.servers = 1",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_group_are_one_line_that_names_it(settings, expected):
+    assert complaint(settings).startswith(expected)

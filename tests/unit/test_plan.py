@@ -70,6 +70,36 @@ def test_every_leader_hears_every_other_one():
     assert exchange.per_s == pytest.approx(updates_per_s(made, 1000.0) / 20)
 
 
+@pytest.mark.parametrize(
+    ("topology", "pairs", "a_round"), [("ring", 8, 8), ("random_pairs", 56, 8), ("all_to_all", 56, 56)]
+)
+def test_bytes_of_exchange_grow_as_the_topology_says(topology, pairs, a_round):
+    made = job("group_ensemble", 16, f"coupling.topology={topology}")
+    exchange = by_kind(made)["exchange"]
+    assert len(set(zip(exchange.senders, exchange.receivers, strict=True))) == pairs
+    assert exchange.messages_per_s == pytest.approx(a_round * updates_per_s(made, 1000.0) / 20)
+
+
+def test_of_an_odd_number_of_groups_one_is_left_out_of_random_pairs():
+    made = job("group_ensemble", 6, "topology.actors_per_group=1", "coupling.topology=random_pairs")
+    assert by_kind(made)["exchange"].messages_per_s == pytest.approx(2 * updates_per_s(made, 1000.0) / 20)
+
+
+def test_groups_that_differ_send_what_each_kind_sends():
+    options = ("group_settings.1.network.width=0.5", "group_settings.1.algorithm.unroll_length=5")
+    made = job("group_ensemble", 12, *options)
+    kinds = {size: [f for f in flows(made, 1000.0) if f.kind == size] for size in ("exchange", "rollout")}
+    for first, second in kinds.values():
+        assert {made.places[rank].group % 2 for rank in first.senders} == {0}
+        assert {made.places[rank].group % 2 for rank in second.senders} == {1}
+        assert second.nbytes < first.nbytes
+    assert [len(flow.senders) for flow in kinds["exchange"]] == [3 * 5, 3 * 5]
+    assert kinds["exchange"][1].per_s == pytest.approx(2 * kinds["exchange"][0].per_s), "it updates twice as often"
+    assert kinds["exchange"][1].nbytes == pytest.approx(4 * made.sizes[1], rel=0.05)
+    total = sum(flow.messages_per_s for flow in flows(made, 1000.0) if flow.kind == "status")
+    assert total == pytest.approx(by_kind(job("group_ensemble", 12))["status"].messages_per_s)
+
+
 def test_a_server_shard_gets_its_part_of_each_gradient():
     whole, parts = (by_kind(job("a3c", 5 + k, f"topology.servers={k}"))["gradient"] for k in (1, 4))
     assert len(parts.senders) == 4 * len(whole.senders)
@@ -123,10 +153,10 @@ def test_an_optimizer_keeps_as_many_vectors_as_torch_does(method, make):
     assert optimizer_vectors(method) == len(kept)
 
 
-def test_an_ensemble_keeps_a_network_for_each_peer():
+def test_an_ensemble_keeps_the_weights_of_each_peer():
     made = job("group_ensemble", 16)
-    peers = parts_of(made, Role.LEARNER)["peers' networks"]
-    assert peers.total == 7 * 2 * 4 * made.parameters
+    peers = parts_of(made, Role.LEARNER)["peers' weights"]
+    assert peers.total == 7 * 4 * made.parameters
 
 
 def test_delay_compensation_keeps_a_backup_a_learner():

@@ -11,7 +11,7 @@ from hpcddrl.config import QLearning as QLearningConfig
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.q_value import QNetwork
-from hpcddrl.types import Discrete, EnvSpec, Transitions, Weights
+from hpcddrl.types import Discrete, EnvSpec, Mixture, Targets, Transitions, Weights
 
 SPEC = EnvSpec((5,), np.dtype(np.float32), 1, Discrete(3), 1)
 N = 7
@@ -171,3 +171,59 @@ def test_target_weights_are_a_copy_that_gets_no_gradient():
     flat.values[:] += 1.0
     assert all(torch.equal(kept[name], tensor) for name, tensor in target.state_dict().items())
     assert all(p.grad is None or not p.grad.any() for p in target.parameters())
+
+
+# --- drawn to what others say
+
+TAU = 0.3
+
+
+def drawn_to(mixture, rows, beta=0.7):
+    return Targets(rows, beta, lambda own: Mixture(mixture))
+
+
+def gradient_with(targets, tau=TAU):
+    net = network()
+    flat = flatten(net)
+    algorithm = QLearning(QLearningConfig(), net, network(seed=99), flat.gradient, tau)
+    learned = algorithm.gradients(transitions(), targets, Weights(0, flat.values))
+    return learned, flat.gradient.clone(), net
+
+
+def test_the_divergence_from_the_softmax_of_q_adds_its_gradient():
+    rows, batch = slice(1, N, 2), transitions()
+    mixture = torch.randn(len(range(N)[rows]), 3, generator=torch.Generator().manual_seed(5)).log_softmax(-1)
+    _, alone, _ = gradient_with(None)
+    learned, drawn, net = gradient_with(drawn_to(mixture, rows))
+    total = 0.0
+    for row, i in enumerate(range(N)[rows]):
+        _, q = slow_q(net, batch.observation[i])
+        powers = [(value / TAU).exp() for value in q]
+        log_pi = [(power / sum(powers)).log() for power in powers]
+        total = total + sum(p.exp() * (p - log_pi[a]) for a, p in enumerate(mixture[row]))
+    mean = total / len(mixture)
+    assert learned.metrics["kl"] == pytest.approx(float(mean.detach()), rel=1e-4)
+    extra = torch.autograd.grad(reference_kl(net, batch, rows, mixture), list(net.parameters()))
+    torch.testing.assert_close(drawn, alone + 0.7 * torch.cat([g.flatten() for g in extra]), atol=1e-5, rtol=1e-4)
+
+
+def reference_kl(net, batch, rows, mixture):
+    log_pi = (net(batch.observation[rows]).policy / TAU).log_softmax(-1)
+    return torch.nn.functional.kl_div(log_pi, mixture, log_target=True, reduction="batchmean")
+
+
+def test_a_group_is_heard_with_its_own_softmax_of_q_and_its_greatest_q():
+    heard = []
+
+    def mix(own):
+        heard.append(own)
+        return Mixture(own.policy)
+
+    learned, drawn, net = gradient_with(Targets(slice(0, N, 3), 0.7, mix))
+    with torch.no_grad():
+        q = net(transitions().observation[0:N:3]).policy
+    torch.testing.assert_close(heard[0].policy, q / TAU)
+    torch.testing.assert_close(heard[0].value, q.amax(-1))
+    assert not heard[0].policy.requires_grad
+    assert learned.metrics["kl"] == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(drawn, gradient_with(None)[1])

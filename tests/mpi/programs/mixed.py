@@ -1,0 +1,49 @@
+"""Run a job and note what the ensemble was at one update: mixed.py OUT UPDATE OPTION...
+
+OPTIONs are those of ``hpcddrl run`` after the recipe. Each learner leaves OUT/mixed-<group>.pt: the observations that
+its peers saw, its own opinion, the version of each peer's weights, π_ens's parameters and the weights c.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import hpcddrl.runtime.coupling as coupling
+from hpcddrl.commands.cli import main
+from hpcddrl.roles.ensemble import EnsemblePeers
+from hpcddrl.roles.mixing import Mixer
+
+out, update, *options = sys.argv[1:]
+note = {}
+
+
+class Noting(EnsemblePeers):
+    """The peers themselves, and a note of what they were asked."""
+
+    def targets(self, batch, weights):
+        found = super().targets(batch, weights)
+        if weights.version == int(update):
+            assert found is not None, "nothing was heard of the peers yet"
+            members = self._meetings.members
+            versions = {group: int(members.versions[group]) for group in members.known}
+            note.update(observation=batch.observation[:, found.rows].clone(), versions=versions)
+        return found
+
+
+class NotingMixer(Mixer):
+    """The mixer itself, and a note of what it made."""
+
+    def mix(self, groups, opinions, own):
+        mixture = super().mix(groups, opinions, own)
+        if "observation" in note and "mixture" not in note:
+            values = torch.stack([own.value, *(opinion.value for opinion in opinions)])
+            weights = self._weigh(values, self._agreed, self._scores)
+            note.update(own=tuple(own), groups=list(groups), mixture=mixture.policy, weights=weights)
+            torch.save(note, Path(out, f"mixed-{self._group}.pt"))
+        return mixture
+
+
+coupling.EnsemblePeers, coupling.Mixer = Noting, NotingMixer
+sys.argv[1:] = ["run", *options]
+main()
