@@ -36,6 +36,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
                make bench-frameworks ARGS=--missing, ARGS=--help
+  make bench-compressors
+               benchmarks/compressors.py: how fast compressed networks answer on one core
   make clean   remove .venv, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -60,7 +62,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint bench bench-frameworks clean
+.PHONY: help setup run test lint bench bench-frameworks bench-compressors clean
 
 help:
 	@: $(info $(HELP))
@@ -91,6 +93,9 @@ bench: $(STAMP)
 
 bench-frameworks: $(STAMP)
 	$(IN_ENV) python -m benchmarks.frameworks $(ARGS)
+
+bench-compressors: $(STAMP)
+	$(IN_ENV) python -m benchmarks.compressors $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
