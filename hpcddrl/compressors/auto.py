@@ -10,7 +10,7 @@ from torch import Tensor
 from hpcddrl.compressors.compressed import Blueprint
 from hpcddrl.compressors.make import make_compressor, name_of
 from hpcddrl.compressors.report import Report, report
-from hpcddrl.config.compression import Candidate, Uncompressed
+from hpcddrl.config.compression import Auto, Candidate, Uncompressed
 from hpcddrl.networks.make import AnyNetwork
 
 JUDGED = 4  # every n-th state is kept from the students, to judge them by
@@ -24,12 +24,11 @@ class Pick(NamedTuple):
 
 
 def pick(
-    candidates: Sequence[Candidate],
+    config: Auto,
     blueprint: Blueprint,
     teacher: AnyNetwork,
     states: Tensor,
     batch: int,
-    kl_bound: float,
     repetitions: int = 7,
 ) -> Pick:
     """Return the fastest candidate that answers like the teacher, after it followed once as it is configured to.
@@ -37,12 +36,11 @@ def pick(
     Only a real speed-up counts: where none is one, or none stays under the bound, nothing is compressed.
 
     Args:
-        candidates: to try.
+        config: the candidates, and the bound on their mean KL.
         blueprint: of the teacher.
         teacher: as it is now.
         states: [N, *observation_shape]; a quarter of them judges, the others are learned from.
         batch: observations answered at once where it will act.
-        kl_bound: greatest mean KL(teacher ‖ candidate) in nats.
         repetitions: of each timing.
 
     Raises:
@@ -50,16 +48,16 @@ def pick(
     """
     if len(states) < JUDGED:
         raise ValueError(f"compression.kind = 'auto': {len(states)} observations are too few to try candidates on")
-    names = [name_of(candidate) for candidate in candidates]
+    names = [name_of(candidate) for candidate in config.candidates]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"compression.candidates: two are called {twice!r}; leave one")
     judging, learning = states[::JUDGED], states[[i for i in range(len(states)) if i % JUDGED]]
-    compressors = {name: make_compressor(c, blueprint) for name, c in zip(names, candidates, strict=True)}
+    compressors = {name: make_compressor(c, blueprint) for name, c in zip(names, config.candidates, strict=True)}
     for compressor in compressors.values():
         compressor.follow(teacher, learning)
     table = report(compressors, blueprint, teacher, judging, [batch], repetitions)
-    return Pick(chosen(candidates, table, kl_bound), tuple(table))
+    return Pick(chosen(config.candidates, table, config.kl_bound), tuple(table))
 
 
 def chosen(candidates: Sequence[Candidate], table: Sequence[Report], kl_bound: float) -> Candidate | Uncompressed:

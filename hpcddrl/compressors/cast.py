@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hpcddrl.compressors.compressed import Bytes, as_bytes, from_bytes
+from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.precision import choose_precision, rate_of
 from hpcddrl.types import EnvSpec, Output
@@ -19,12 +21,14 @@ class Float32StandIn:
     Args:
         network: answers, and holds the parameters.
         spec: the environment's.
+        precision: that it may compute in; auto computes in fp32 until it is tuned.
     """
 
     simulated = False
 
-    def __init__(self, network: AnyNetwork, spec: EnvSpec) -> None:
-        self._network, self._spec = network, spec
+    def __init__(self, network: AnyNetwork, spec: EnvSpec, precision: Literal["auto", "fp32", "bf16"] = "auto") -> None:
+        self._network, self._spec, self._wanted = network, spec, precision
+        network.precision = Precision("bf16" if precision == "bf16" else "fp32")
 
     def __call__(self, observation: Tensor) -> Output:
         """See `StandIn`."""
@@ -44,8 +48,8 @@ class Float32StandIn:
         from_bytes(data, self._network.parameters())
 
     def tune(self, observation: Tensor) -> None:
-        """Choose among fp32 and bf16 arithmetic, channels last or not."""
-        self._network.precision, _ = choose_precision(self._network, self._spec, "auto", len(observation), False)
+        """Choose among fp32 and bf16 arithmetic as far as it may, channels last or not."""
+        self._network.precision, _ = choose_precision(self._network, self._spec, self._wanted, len(observation), False)
 
 
 class CastStandIn:

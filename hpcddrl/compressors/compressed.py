@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class Blueprint(NamedTuple):
     algorithm: Algorithm
     spec: EnvSpec
     seed: int
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # in which float32 weights may compute
 
     def build(self, *, torso: str = "same", width: float | None = None) -> AnyNetwork:
         """Return a network as the teacher's, or with another torso or width."""
@@ -63,7 +64,7 @@ class StandIn(Protocol):
 
 
 class Followed(NamedTuple):
-    """How a student came closer to its teacher: mean KL(teacher ‖ student) in nats, before and after."""
+    """How a student came closer to its teacher: mean KL(teacher ‖ student) in nats on some states, before and after."""
 
     kl_before: float
     kl_after: float

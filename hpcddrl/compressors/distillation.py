@@ -17,6 +17,7 @@ from hpcddrl.rl.policies import Categorical, Policy, policy_for
 from hpcddrl.types import EnvSpec, Output
 
 ADAM_EPSILON = 1e-5  # so that a student at its teacher, whose gradient is rounding, stays there
+JUDGED = 128  # states, at most, that the KL before and after is of
 AT_ONCE = 256  # observations in a forward pass without gradient
 
 
@@ -129,7 +130,9 @@ class Distiller:
         if not len(states):
             raise ValueError("a student learns from observations, and there are none; collect a batch before")
         wanted, c = answers(teacher, states), self._config
-        before = self._kl(wanted, states)
+        judging = slice(None, None, -(-len(states) // JUDGED))
+        judged = Output(wanted.policy[judging], wanted.value[judging])
+        before = self._kl(judged, states[judging])
         for _ in range(c.steps):
             rows = torch.randint(len(states), (min(c.batch_size, len(states)),), generator=self._generator)
             with torch.enable_grad():
@@ -139,7 +142,7 @@ class Distiller:
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             constrain()
-        return Followed(before, self._kl(wanted, states), c.steps)
+        return Followed(before, self._kl(judged, states[judging]), c.steps)
 
     def _kl(self, wanted: Output, states: Tensor) -> float:
         return float(self._likeness.kl(wanted, answers(self._student, states)).mean())

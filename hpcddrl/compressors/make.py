@@ -45,7 +45,7 @@ def make_stand_in(candidate: compression.Candidate, blueprint: Blueprint) -> Sta
             return XnorStandIn(network)
     match candidate.format:
         case compression.Float32():
-            return Float32StandIn(network, blueprint.spec)
+            return Float32StandIn(network, blueprint.spec, blueprint.precision)
         case compression.Cast(dtype=dtype):
             return CastStandIn(network, DTYPES[dtype])
         case compression.Int8(states=states):
@@ -66,6 +66,11 @@ def warning_of(candidate: compression.Candidate, blueprint: Blueprint) -> str | 
         f"compression.width = {candidate.width:g}: the student has {student:,} parameters, its teacher {teacher:,}; "
         "a smaller one would act faster"
     )
+
+
+def shape_parameters(candidate: compression.Candidate, blueprint: Blueprint) -> int:
+    """Return how many parameters the float network behind a stand-in has, thresholds of signs not counted."""
+    return _parameters(_network(candidate, blueprint))
 
 
 def name_of(candidate: compression.Candidate) -> str:

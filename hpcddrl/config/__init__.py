@@ -16,6 +16,7 @@ from hpcddrl.config.algorithm import (
     SpreadEpsilon,
     Surrogate,
 )
+from hpcddrl.config.compression import Compression, Uncompressed
 from hpcddrl.config.coupling import Coupling, Ensemble, Teacher, Uncoupled
 from hpcddrl.config.experience import Experience, Fresh, Proportional, RankBased, Replay, Uniform
 from hpcddrl.config.fields import UNFINISHED
@@ -47,6 +48,7 @@ __all__ = [
     "Budget",
     "CentralActing",
     "ClippedSurrogate",
+    "Compression",
     "Config",
     "ConstantCompensation",
     "Coupling",
@@ -72,6 +74,7 @@ __all__ = [
     "Surrogate",
     "Teacher",
     "Topology",
+    "Uncompressed",
     "Uncoupled",
     "Uniform",
     "Update",

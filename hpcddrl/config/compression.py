@@ -73,6 +73,7 @@ class EveryUpdates:
 
     kind: Literal["every"] = "every"
     updates: Positive = 10
+    """At least; an actor may ask later."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -83,7 +84,7 @@ class AboveKL:
     threshold: PositiveFloat = 0.01
     """KL(teacher ‖ student) in nats from which the student follows."""
     check_every: Positive = 5
-    """Updates between two looks at the KL."""
+    """Updates between two looks at the KL, at least."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -102,6 +103,7 @@ class Distillation:
     """How a student that has weights of its own learns its teacher's answers."""
 
     trigger: Trigger = Field(default_factory=EveryUpdates)
+    """When it follows; looked at whenever an actor asks for weights."""
     steps: Positive = 20
     """Steps of the student's optimizer (Adam) each time it follows."""
     batch_size: Positive = 128
@@ -188,7 +190,5 @@ class Auto:
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = Field(default_factory=_usual)
 
 
-Compression = Annotated[
-    Uncompressed | Whole | Student | Channels | Magnitude | Binary | Auto, Field(discriminator="kind")
-]
-"""An answer to what acts in the learner's place."""
+Compression = Annotated[Uncompressed | Whole | Student | Channels | Magnitude | Binary, Field(discriminator="kind")]
+"""What acts in the learner's place."""

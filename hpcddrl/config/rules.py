@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
+from hpcddrl.config.compression import ShareOfTime, Uncompressed, Whole
 from hpcddrl.config.experience import Replay
 from hpcddrl.config.update import ParameterServer
 
@@ -24,6 +25,7 @@ def rules(config: Config) -> Rules:
     yield from _passes(config)
     yield from _replay(config)
     yield from _coupling(config)
+    yield from _compression(config)
     yield from _determinism(config)
 
 
@@ -176,6 +178,29 @@ def _coupling(config: Config) -> Rules:
         values and config.coupling.kind == "teacher",
         "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
         "coupling=uncoupled or algorithm=actor_critic",
+    )
+
+
+def _compression(config: Config) -> Rules:
+    compression = config.compression
+    if isinstance(compression, Uncompressed):
+        return
+    yield (
+        config.acting.kind == "central",
+        f"compression.kind = {compression.kind!r} with acting.kind = 'central': what is published is compressed, and a "
+        "learner that acts publishes nothing; set acting=local",
+    )
+    yield (
+        config.topology.actors_per_group == 0,
+        f"compression.kind = {compression.kind!r} with topology.actors_per_group = 0: what is published is compressed, "
+        "and there is nobody to publish to; give the group actors",
+    )
+    yield (
+        config.deterministic
+        and not isinstance(compression, Whole)
+        and isinstance(compression.distillation.trigger, ShareOfTime),
+        "deterministic = True with compression.distillation.trigger.kind = 'share': a choice by the clock is not "
+        "repeatable; set compression.distillation.trigger=every or kl",
     )
 
 

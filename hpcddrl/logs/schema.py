@@ -78,6 +78,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "messages",
         "sends passed over because a peer had not taken the one before, cumulative",
     ),
+    "compression/version": ("updates", "the learner's version that what is published followed to"),
+    "compression/updates": ("updates", "since it followed before"),
+    "compression/kl_before": ("nat", "mean KL(learner ‖ published) on the newest observations, before following"),
+    "compression/kl_after": ("nat", "the same after following"),
+    "compression/steps": ("steps", "of the student's optimizer"),
+    "compression/seconds": ("s", "that following took, packing and looking at the KL included"),
+    "compression/bytes": ("bytes", "published"),
     "learning/weight_own": ("1", "mean mixture weight c of this group itself"),
     "learning/disagreement": (
         "share",

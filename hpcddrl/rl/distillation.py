@@ -34,6 +34,7 @@ class Drift(NamedTuple):
     """What has happened since a student last followed its teacher."""
 
     updates: int  # of the teacher, since then
+    unseen: int  # … since the KL was last looked at
     kl: Callable[[], float]  # measures KL(teacher ‖ student) on fresh states, which costs a forward pass of both
     spent_s: float  # seconds that all following has taken so far
     last_s: float  # seconds that it took the last time
@@ -47,5 +48,5 @@ def is_due(trigger: Trigger, drift: Drift) -> bool:
     if isinstance(trigger, EveryUpdates):
         return drift.updates >= trigger.updates
     if isinstance(trigger, AboveKL):
-        return drift.updates % trigger.check_every == 0 and drift.kl() > trigger.threshold
+        return drift.unseen >= trigger.check_every and drift.kl() > trigger.threshold
     return drift.spent_s + drift.last_s <= trigger.share * (drift.elapsed_s + drift.last_s)

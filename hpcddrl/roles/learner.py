@@ -72,7 +72,7 @@ class Learner:
                 self._saver.save(weights, self._update.optimizer_state() or {})
                 raise
             self._source.feedback(learned.errors, learned=not self._update.refused)
-            self._publisher.put(weights)
+            self._publisher.put(weights, batch)
             self._peers.exchange(weights)
             counters.trained += samples
             counters.updates = weights.version

@@ -56,6 +56,7 @@ from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
+from hpcddrl.runtime.compression import packing, what_acts
 from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
 from hpcddrl.runtime.teacher import teacher_network
@@ -150,9 +151,7 @@ def _replay(rank: Rank) -> Callable[[], None]:
 
 def _actor(rank: Rank) -> Callable[[], None]:
     config, world, number = rank.config, rank.comms.world, rank.place.number
-    network = network_of(rank, 0)
-    with_precision(rank, network, config.env.num_envs, trains=False)
-    flat = flatten(network)
+    network, nbytes, unpack = what_acts(rank)
     collector = Collector(
         environments(rank), acting(rank, network, world.rank), rank.control.timing, rank.control.counters
     )
@@ -163,7 +162,7 @@ def _actor(rank: Rank) -> Callable[[], None]:
     saved = saved_of(rank)
     return Actor(
         collector,
-        Inbox(world, asked, flat.values, config.deterministic, rank.traffic),
+        Inbox(world, asked, nbytes, unpack, config.deterministic, rank.traffic),
         world,
         receivers,
         (number, len(rank.actors)),
@@ -192,7 +191,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     publisher = Publisher(
         world,
         [] if isinstance(config.acting, CentralActing) else answers,
-        parameters,
+        packing(rank, group, network, flat.values),
         config.deterministic,
         rank.control.timing,
         rank.traffic,

@@ -9,6 +9,7 @@ from hpcddrl.config import Config, Teacher
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
+from hpcddrl.runtime.parts import published_bytes
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.settings import dump, load
 from hpcddrl.types import EnvSpec
@@ -24,7 +25,7 @@ def fitted(config: Config, ranks: int) -> Config:
 
 
 def checked(config: Config) -> EnvSpec:
-    """Look at the environment, and whether network, servers and teacher suit it; pure but for making one of each.
+    """Look at the environment and at whether the other parts suit it; pure but for making one of each.
 
     Args:
         config: fitted.
@@ -40,6 +41,7 @@ def checked(config: Config) -> EnvSpec:
             f"topology.servers = {config.topology.servers}: more shards than the network's {parameters:,} weights; "
             "set fewer"
         )
+    published_bytes(config, spec, parameters)
     if isinstance(config.coupling, Teacher):
         teacher_network(config.coupling.run, spec)
     games_to_step, stepping = len(config.env.ids), len(steppers(place(config.topology)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hpcddrl.comm.messages import rollout_layout
+from hpcddrl.compressors.make import make_stand_in
 from hpcddrl.config import (
     ActorCritic,
     CentralActing,
@@ -19,6 +20,7 @@ from hpcddrl.config import (
     QLearning,
     Replay,
     Teacher,
+    Uncompressed,
 )
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
@@ -30,9 +32,9 @@ from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.rollouts import Batcher, Collector
-from hpcddrl.runtime.parts import algorithm_for, rollouts_per_batch
+from hpcddrl.runtime.parts import algorithm_for, blueprint_of, rollouts_per_batch
 from hpcddrl.runtime.plan import Job, learner_steps_per_s, samples_per_step
-from hpcddrl.types import Act, Acted, Array, Batch, Discrete, EnvSpec, Rollout, Transitions, Weights
+from hpcddrl.types import Act, Acted, Array, Batch, Discrete, EnvSpec, Output, Rollout, Transitions, Weights
 
 SECONDS = 0.5  # for each thing that is timed
 MOST = 512  # observations in a timed pass; larger batches are no faster for each
@@ -96,10 +98,9 @@ def _acting(job: Job) -> tuple[float, float]:
     """Return env steps/s of a rank that steps, and observations/s of a learner that answers its actors."""
     config, spec, num_envs = job.config, job.spec, job.config.env.num_envs
     central = isinstance(config.acting, CentralActing) and job.actors > 0
-    network = make_network(config.network, config.algorithm, spec, seed=0)
     waiting = num_envs * (_answered_together(job) if central else 1)
     answered = min(waiting, max(MOST, num_envs))
-    _choose_precision(network, job, answered, trains=False)
+    network = _what_acts(job, answered)
     greedy = EpsilonGreedy(lambda: torch.tensor([0.1]))
     behaviour = greedy if isinstance(config.algorithm, QLearning) else policy_for(spec.action)
     policy: Act = LocalPolicy(network, behaviour, seed=0)
@@ -113,6 +114,18 @@ def _acting(job: Job) -> tuple[float, float]:
         return steps, float("inf")
     observations = _observations(spec, answered)
     return steps, rate_of(lambda: policy(observations), answered, SECONDS)
+
+
+def _what_acts(job: Job, answered: int) -> Callable[[torch.Tensor], Output]:
+    """Return what answers so many observations at a time: the network, or what stands in for it."""
+    config, compression = job.config, job.config.compression
+    if not isinstance(compression, Uncompressed):
+        stand_in = make_stand_in(compression, blueprint_of(config, job.spec, seed=0))
+        stand_in.tune(torch.from_numpy(_observations(job.spec, answered)))
+        return stand_in
+    network = make_network(config.network, config.algorithm, job.spec, seed=0)
+    _choose_precision(network, job, answered, trains=False)
+    return network
 
 
 def _answered_together(job: Job) -> int:

@@ -18,6 +18,7 @@ from hpcddrl.comm.messages import (
     errors_layout,
     frames_layout,
     gradient_layout,
+    published_layout,
     pull_layout,
     rollout_layout,
     sample_layout,
@@ -29,7 +30,7 @@ from hpcddrl.config import ActorCritic, CentralActing, ClippedSurrogate, Config,
 from hpcddrl.networks.flat import TAIL
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
-from hpcddrl.runtime.parts import rollouts_per_batch
+from hpcddrl.runtime.parts import published_bytes, rollouts_per_batch
 from hpcddrl.types import Array, EnvSpec
 
 FLOAT = 4  # bytes
@@ -42,6 +43,7 @@ class Job(NamedTuple):
     spec: EnvSpec
     places: tuple[Place, ...]
     parameters: int
+    published: int  # bytes of what actors are sent, at most
 
     def by_group(self, role: Role) -> Array:
         """Return the world ranks with a role, [groups, ranks of the role in each]."""
@@ -73,7 +75,8 @@ class Job(NamedTuple):
 def job_of(config: Config, spec: EnvSpec) -> Job:
     """Return the job that a fitted configuration makes."""
     network = make_network(config.network, config.algorithm, spec, seed=0)
-    return Job(config, spec, place(config.topology), sum(p.numel() for p in network.parameters()))
+    parameters = sum(p.numel() for p in network.parameters())
+    return Job(config, spec, place(config.topology), parameters, published_bytes(config, spec, parameters))
 
 
 class Flow(NamedTuple):
@@ -187,7 +190,7 @@ def _publication(job: Job, steps_per_s: float) -> list[Flow]:
         return []
     actors, learners = _dealt(job.by_group(Role.ACTOR), job.by_group(Role.LEARNER))
     rollouts = steps_per_s / (config.env.num_envs * config.algorithm.unroll_length)
-    rate, weights = min(rollouts, updates_per_s(job, steps_per_s)), weights_layout(job.parameters).nbytes
+    rate, weights = min(rollouts, updates_per_s(job, steps_per_s)), published_layout(job.published).nbytes
     most = -(-job.actors // job.learners) + 3  # one each, the version before, the newest, and the last word
     return [
         Flow(_name(Tag.PULL), pull_layout().nbytes, actors, learners, rate, posted=2, sending=1, most=2),

@@ -31,6 +31,7 @@ from hpcddrl.config.compression import (
     Whole,
 )
 
+ADAPTER = TypeAdapter(Compression | Auto)
 QUICK = Distillation(steps=2, batch_size=8)
 ALL = {
     "fp32": Whole(format=Float32()),
@@ -48,7 +49,7 @@ ALL = {
 
 
 def validated(**data):
-    return TypeAdapter(Compression).validate_python(data)
+    return ADAPTER.validate_python(data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,12 +166,11 @@ def test_nothing_is_compressed_if_nothing_is_faster():
 def test_picking_tries_all_and_judges_by_states_that_nobody_learned_from():
     blueprint = blueprint_of("nips")
     picked = pick(
-        [ALL["int8"], ALL["student 0.25 fp32"], ALL["magnitude 0.8"]],
+        Auto(candidates=(ALL["int8"], ALL["student 0.25 fp32"], ALL["magnitude 0.8"]), kl_bound=1e9),
         blueprint,
         teacher_of(blueprint),
         states_of(SMALL, 32),
         batch=4,
-        kl_bound=1e9,
         repetitions=1,
     )
     assert [r.name for r in picked.table] == ["int8", "student 0.25 fp32", "magnitude 0.8"]
@@ -182,9 +182,9 @@ def test_too_few_states_and_two_of_a_name_are_refused():
     blueprint = blueprint_of("nips")
     teacher = teacher_of(blueprint)
     with pytest.raises(ValueError, match="3 observations are too few"):
-        pick([Whole()], blueprint, teacher, states_of(SMALL, 3), batch=1, kl_bound=1.0)
+        pick(Auto(), blueprint, teacher, states_of(SMALL, 3), batch=1)
     with pytest.raises(ValueError, match=r"two are called 'student 0\.5 fp32'"):
-        pick([Student(), Student()], blueprint, teacher, states_of(SMALL, 8), batch=1, kl_bound=1.0)
+        pick(Auto(candidates=(Student(), Student())), blueprint, teacher, states_of(SMALL, 8), batch=1)
 
 
 # --- what is refused, and what is warned of
@@ -220,8 +220,7 @@ def test_what_cannot_be_is_refused(data, complaint):
 
 @pytest.mark.parametrize("candidate", [Uncompressed(), Auto(), *ALL.values()])
 def test_a_configuration_comes_back_from_its_data(candidate):
-    adapter = TypeAdapter(Compression)
-    assert adapter.validate_python(adapter.dump_python(candidate, mode="json")) == candidate
+    assert ADAPTER.validate_python(ADAPTER.dump_python(candidate, mode="json")) == candidate
     with pytest.raises(dataclasses.FrozenInstanceError):
         candidate.kind = "other"
 

@@ -105,7 +105,9 @@ def test_a_value_based_students_loss_is_the_mean_squared_error_of_q():
 
 def drift(**changes):
     unmeasured = lambda: pytest.fail("measured a KL that nobody asked for")  # noqa: E731
-    return Drift(**({"updates": 5, "kl": unmeasured, "spent_s": 0.0, "last_s": 0.0, "elapsed_s": 100.0} | changes))
+    return Drift(
+        **({"updates": 5, "unseen": 5, "kl": unmeasured, "spent_s": 0.0, "last_s": 0.0, "elapsed_s": 100.0} | changes)
+    )
 
 
 @pytest.mark.parametrize("trigger", [EveryUpdates(updates=1), AboveKL(threshold=1e-9), ShareOfTime()])
@@ -119,9 +121,9 @@ def test_every_k_updates():
 
 def test_above_a_kl_it_looks_only_so_often():
     trigger = AboveKL(threshold=0.1, check_every=4)
-    assert not is_due(trigger, drift(updates=3))
-    assert is_due(trigger, drift(updates=4, kl=lambda: 0.2))
-    assert not is_due(trigger, drift(updates=8, kl=lambda: 0.1))
+    assert not is_due(trigger, drift(unseen=3))
+    assert is_due(trigger, drift(unseen=4, kl=lambda: 0.2))
+    assert not is_due(trigger, drift(unseen=5, kl=lambda: 0.1))
 
 
 def test_a_share_of_the_time_is_never_exceeded_and_nearly_used():
