@@ -38,7 +38,7 @@ class Blueprint(NamedTuple):
 class StandIn(Protocol):
     """A network as it acts: it answers like one, and its numbers travel as bytes.
 
-    The bytes are as many whatever the numbers are, so buffers for them are made once.
+    A new one has as many bytes as there will ever be, so buffers for them are made once.
     """
 
     simulated: bool  # computed with floats in the place of what it stands for: its speed says nothing
@@ -57,7 +57,7 @@ class StandIn(Protocol):
         """Return its numbers as [nbytes] u8."""
 
     def unpack(self, data: Bytes) -> None:
-        """Take over the numbers of another of the same shape, from its `pack`."""
+        """Take over the numbers of another that was made alike, from its `pack`."""
 
     def tune(self, observation: Tensor) -> None:
         """Choose by timing how to answer batches of this size, where there is a choice."""

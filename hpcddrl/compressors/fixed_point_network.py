@@ -9,15 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from hpcddrl.compressors.compressed import Bytes, as_bytes, few, from_bytes
-from hpcddrl.compressors.fixed_point import Q, best_format, bit_widths, fixed, integers, noise, packed_bits
-from hpcddrl.compressors.fixed_point import unpacked_bits as unpacked
+from hpcddrl.compressors.fixed_point import (
+    Q,
+    best_format,
+    bit_widths,
+    fixed,
+    integers,
+    noise,
+    packed_bits,
+    unpacked_bits,
+)
 from hpcddrl.compressors.layers import Weighted, weighted
 from hpcddrl.config.compression import FixedPoint
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import Output
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
-SAMPLE = 50_000  # weights of a layer, at most, that its noise is measured on
+SAMPLE = 10_000  # weights of a layer, at most, that its noise is measured on
 
 
 class FixedPointStandIn:
@@ -82,7 +90,7 @@ class FixedPointStandIn:
         with torch.no_grad():
             for layer, q in zip(self._layers, self._weights, strict=True):
                 end = offset + -(-q.bits * layer.weight.numel() // 8)
-                values = unpacked(data[offset:end], q.bits, layer.weight.numel()).view(layer.weight.shape)
+                values = unpacked_bits(data[offset:end], q.bits, layer.weight.numel()).view(layer.weight.shape)
                 layer.weight.copy_(torch.ldexp(values.double(), torch.tensor(-q.fraction)))
                 offset = end
         from_bytes(data[offset:], self._floats())

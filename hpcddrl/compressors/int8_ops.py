@@ -179,7 +179,15 @@ class Unweighted:
 
 
 def integer_ops(torso: nn.Module) -> list[Op]:
-    """Return a torso's parts as integer operations; activations go with the layers before them."""
+    """Return a torso's parts as integer operations; activations go with the layers before them.
+
+    Raises:
+        ValueError: this torch was built without the kernels.
+    """
+    if not hasattr(ops, "qconv_pointwise"):
+        raise ValueError(
+            "compression.format.kind = 'int8': this torch has no integer kernels (oneDNN's, x86); choose fp32 or cast"
+        )
     modules = list(torso.children())
     made: list[Op] = []
     for index, module in enumerate(modules):
@@ -214,18 +222,15 @@ def _largest(q: Tensor, dim: int, pool: nn.MaxPool2d) -> Tensor:
     """Return the maxima along one dimension; the padding is the least byte there is."""
     kernel, stride, padding = (int(v) for v in (pool.kernel_size, pool.stride, pool.padding))  # type: ignore[arg-type]
     count = (q.shape[dim] + 2 * padding - kernel) // stride + 1
-    result = None
+    shape = [*q.shape]
+    shape[dim] = count
+    result = torch.zeros(shape, dtype=q.dtype).contiguous(memory_format=torch.channels_last)
     for offset in range(kernel):
         first = max(0, -(-(padding - offset) // stride))  # the first output that this tap touches
         last = min(count - 1, (q.shape[dim] - 1 + padding - offset) // stride)
         start = first * stride + offset - padding
         part = q.narrow(dim, start, (last - first) * stride + 1)
         part = part[:, :, ::stride] if dim == 2 else part[:, :, :, ::stride]
-        if result is None:
-            shape = [*q.shape]
-            shape[dim] = count
-            result = torch.zeros(shape, dtype=q.dtype).contiguous(memory_format=torch.channels_last)
         into = result.narrow(dim, first, last - first + 1)
         torch.maximum(into, part, out=into)
-    assert result is not None
     return result

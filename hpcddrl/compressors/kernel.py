@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("xnor.cpp")
+COMPILING_S = 120  # at most
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 
 
@@ -132,14 +133,14 @@ def _compile(target: Path) -> None:
     found = named or next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
     if found is None:
         raise NoKernelError("no C++ compiler: none of c++, g++, clang++ is on PATH and CXX is not set")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        command = [*shlex.split(found), *FLAGS, str(SOURCE), "-o", str(made)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        except OSError as error:
-            raise NoKernelError(f"the compiler {found} cannot be started: {error}") from error
-        if done.returncode:
-            raise NoKernelError(f"{shlex.join(command)} failed: {done.stderr.strip()[:500]}")
-        made.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            command = [*shlex.split(found), *FLAGS, str(SOURCE), "-o", str(made)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILING_S)
+            if done.returncode:
+                raise NoKernelError(f"{shlex.join(command)} failed: {done.stderr.strip()[:500]}")
+            made.replace(target)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoKernelError(f"{found} could not compile to {target.parent}: {error}") from error

@@ -37,7 +37,7 @@ class Int8:
     """8-bit integers for the torso's weights and activations, ranges calibrated anew at each publication."""
 
     kind: Literal["int8"] = "int8"
-    states: Positive = 256
+    states: Positive = 64
     """Recent observations that the activations' ranges are measured on."""
 
 
@@ -51,7 +51,7 @@ class FixedPoint:
     least_bits: Bits = 3
     most_bits: Bits = 12
     activation_bits: Bits = 8
-    states: Positive = 256
+    states: Positive = 64
     """Recent observations that the activations' formats are chosen on."""
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ class Distillation:
 class Uncompressed:
     """The learner's own network acts."""
 
-    kind: Literal["none"] = "none"
+    kind: Literal["uncompressed"] = "uncompressed"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
