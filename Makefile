@@ -41,6 +41,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                make bench-scaling ARGS=--missing, ARGS=--help
   make bench-communication
                benchmarks/communication.py: averaging and publication beside bare loops, and Horovod
+  make bench-compressors
+               benchmarks/compressors.py: how fast compressed networks answer on one core
   make clean   remove .venv, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -65,7 +67,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint bench bench-frameworks bench-scaling bench-communication clean
+.PHONY: help setup run test lint bench bench-frameworks bench-scaling bench-communication bench-compressors clean
 
 help:
 	@: $(info $(HELP))
@@ -102,6 +104,9 @@ bench-scaling: $(STAMP)
 
 bench-communication: $(STAMP)
 	$(IN_ENV) python -m benchmarks.communication $(ARGS)
+
+bench-compressors: $(STAMP)
+	$(IN_ENV) python -m benchmarks.compressors $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

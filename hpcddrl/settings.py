@@ -18,7 +18,7 @@ from hpcddrl.config import SCHEMA, UNFINISHED, Config
 
 _adapter: TypeAdapter[Config] = TypeAdapter(Config)
 _OF_A_GROUP = re.compile(r"group_settings\.(\d+)\.(.+)")
-MAY_DIFFER = ("acting", "algorithm", "experience", "network", "optimization", "precision", "seed")
+MAY_DIFFER = ("acting", "algorithm", "compression", "experience", "network", "optimization", "precision", "seed")
 """Between groups; all else is of the whole job."""
 
 

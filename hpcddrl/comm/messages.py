@@ -88,8 +88,17 @@ class ExchangeMessage(NamedTuple):
     flat: Array  # [P] f32
 
 
+class PublishedMessage(NamedTuple):
+    """Learner to actor: what acts, in whatever form it is published."""
+
+    last: Array
+    version: Array  # [1] i64: of the weights that it is, or stands for
+    length: Array  # [1] i64: bytes of ``packed`` that count
+    packed: Array  # [nbytes] u8
+
+
 class WeightsMessage(NamedTuple):
-    """Learner to actor, server to learner."""
+    """Server to learner."""
 
     last: Array
     version: Array  # [1] i64
@@ -195,6 +204,15 @@ def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[R
 def pull_layout() -> Layout[Pull]:
     """Lay out a request for weights."""
     return Layout(Pull, {"wanted": ((1,), np.int64)})
+
+
+def published_layout(nbytes: int) -> Layout[PublishedMessage]:
+    """Lay out what is published, so many bytes at most."""
+    one = (1,)
+    return Layout(
+        PublishedMessage,
+        {"version": (one, np.int64), "length": (one, np.int64), "packed": ((nbytes,), np.uint8)},
+    )
 
 
 def weights_layout(parameters: int) -> Layout[WeightsMessage]:

@@ -16,6 +16,7 @@ from hpcddrl.config.algorithm import (
     SpreadEpsilon,
     Surrogate,
 )
+from hpcddrl.config.compression import Compression, Uncompressed
 from hpcddrl.config.coupling import (
     Averaging,
     BestGroupMixing,
@@ -77,6 +78,7 @@ __all__ = [
     "Budget",
     "CentralActing",
     "ClippedSurrogate",
+    "Compression",
     "Config",
     "ConstantBeta",
     "ConstantCompensation",
@@ -110,6 +112,7 @@ __all__ = [
     "Surrogate",
     "Teacher",
     "Topology",
+    "Uncompressed",
     "Uncoupled",
     "Uniform",
     "UniformMixing",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
+from hpcddrl.config.compression import ShareOfTime, Uncompressed, Whole
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, Replay
 from hpcddrl.config.update import ParameterServer
@@ -26,6 +27,7 @@ def rules(config: Config) -> Rules:
     yield from _passes(config)
     yield from _replay(config)
     yield from _coupling(config)
+    yield from _compression(config)
     yield from _determinism(config)
 
 
@@ -252,6 +254,29 @@ def _returns(config: Config) -> Rules:
         asks != "" and isinstance(config.algorithm, QLearning),
         f"{asks} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of now; set "
         f"{instead}",
+    )
+
+
+def _compression(config: Config) -> Rules:
+    compression = config.compression
+    if isinstance(compression, Uncompressed):
+        return
+    yield (
+        config.acting.kind == "central",
+        f"compression.kind = {compression.kind!r} with acting.kind = 'central': what is published is compressed, and a "
+        "learner that acts publishes nothing; set acting=local",
+    )
+    yield (
+        config.topology.actors_per_group == 0,
+        f"compression.kind = {compression.kind!r} with topology.actors_per_group = 0: what is published is compressed, "
+        "and there is nobody to publish to; give the group actors",
+    )
+    yield (
+        config.deterministic
+        and not isinstance(compression, Whole)
+        and isinstance(compression.distillation.trigger, ShareOfTime),
+        "deterministic = True with compression.distillation.trigger.kind = 'share': a choice by the clock is not "
+        "repeatable; set compression.distillation.trigger=every or kl",
     )
 
 

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from hpcddrl.config.acting import Acting, Env, LocalActing, Topology
 from hpcddrl.config.algorithm import ActorCritic, Algorithm, Network
+from hpcddrl.config.compression import Compression, Uncompressed
 from hpcddrl.config.coupling import Coupling, Uncoupled
 from hpcddrl.config.experience import Experience, Fresh
 from hpcddrl.config.fields import STRICT, UNFINISHED, Count, Positive, PositiveFloat
@@ -53,6 +54,7 @@ class Config:
     algorithm: Algorithm = Field(default_factory=ActorCritic)
     optimization: Optimization = Field(default_factory=Optimization)
     network: Network = Field(default_factory=Network)
+    compression: Compression = Field(default_factory=Uncompressed)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)

@@ -106,6 +106,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "peers/score": ("reward", "its mean return, as learned from, where the mixing asks for it"),
     "peers/divergence": ("nat", "KL(its policy ‖ own policy)"),
     "peers/disagreement": ("share", "states on which it would act differently"),
+    "compression/version": ("updates", "the learner's version that what is published followed to"),
+    "compression/updates": ("updates", "since it followed before"),
+    "compression/kl_before": ("nat", "mean KL(learner ‖ published) on the newest observations, before following"),
+    "compression/kl_after": ("nat", "the same after following"),
+    "compression/steps": ("steps", "of the student's optimizer"),
+    "compression/seconds": ("s", "that following took, packing and looking at the KL included"),
+    "compression/bytes": ("bytes", "published"),
     "learning/weight_own": ("1", "mean mixture weight c of this group itself"),
     "learning/disagreement": (
         "share",

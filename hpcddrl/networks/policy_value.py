@@ -42,7 +42,10 @@ class PolicyValueNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Output:
         """Return policy and value of observations [N, *observation_shape] (uint8 images or float32 vectors)."""
-        features = encode(self.torso, observation, self.precision)
+        return self.answer(encode(self.torso, observation, self.precision))
+
+    def answer(self, features: Tensor) -> Output:
+        """Return policy and value of a torso's features [N, units] f32."""
         policy = self.policy(features)
         if self.log_std is not None:
             policy = torch.cat([policy, self.log_std.expand_as(policy)], -1)

@@ -41,7 +41,10 @@ class QNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Output:
         """Return Q and its maximum for observations [N, *observation_shape] (uint8 images or float32 vectors)."""
-        features = encode(self.torso, observation, self.precision)
+        return self.answer(encode(self.torso, observation, self.precision))
+
+    def answer(self, features: Tensor) -> Output:
+        """Return Q and its maximum of a torso's features [N, units] f32."""
         q = self.advantage(features)
         if self.value is not None:
             q = self.value(features) + q - q.mean(-1, keepdim=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
 
 from hpcddrl.rl.policies import Behaviour
 from hpcddrl.types import Acted, Array, Output
@@ -21,7 +22,12 @@ class LocalPolicy:
     """
 
     def __init__(
-        self, network: nn.Module, policy: Behaviour, seed: int, greedy: bool = False, keeps: bool = False
+        self,
+        network: Callable[[torch.Tensor], Output],
+        policy: Behaviour,
+        seed: int,
+        greedy: bool = False,
+        keeps: bool = False,
     ) -> None:
         self._network = network
         self._policy = policy

@@ -73,7 +73,7 @@ class Learner:
                 raise
             self._source.feedback(learned.errors, learned=not self._update.refused)
             self._peers.exchange(weights)  # which may change them
-            self._publisher.put(weights)
+            self._publisher.put(weights, batch)
             counters.trained += samples
             counters.updates = weights.version
             control.learned(learned.metrics | self._update.metrics, lags)

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
-from torch import nn
 
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
-from hpcddrl.comm.messages import WeightsMessage, pull_layout, weights_layout
+from hpcddrl.comm.messages import PublishedMessage, published_layout, pull_layout
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.networks.held import fill
-from hpcddrl.types import Weights
+from hpcddrl.types import Array, Batch, Transitions, Weights
 
 FIXED_LAG = 1  # in deterministic runs: updates between the weights that act and those that learn from it
+
+
+class Packing(Protocol):
+    """The form in which weights are published."""
+
+    nbytes: int  # at most
+
+    def see(self, batch: Batch | Transitions) -> None:
+        """Look at what is learned from, for what has to be calibrated or distilled on it."""
+
+    def renew(self, weights: Weights) -> int:
+        """Bring the packed form up to date if that is due; return the version that it is of."""
+
+    def pack(self) -> Array:
+        """Return the packed form, [nbytes] u8 or less."""
+
+
+class AsTheyAre:
+    """Weights as the learner has them.
+
+    Args:
+        values: [P] f32, the learner's own.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._bytes = values.numpy().view(np.uint8)
+        self.nbytes = len(self._bytes)
+
+    def see(self, batch: Batch | Transitions) -> None:
+        """See `Packing`."""
+
+    def renew(self, weights: Weights) -> int:
+        """See `Packing`."""
+        return weights.version
+
+    def pack(self) -> Array:
+        """See `Packing`."""
+        return self._bytes
 
 
 class Publisher:
@@ -25,7 +63,7 @@ class Publisher:
     Args:
         world: whose ranks are meant.
         actors: the ranks that ask this learner.
-        parameters: P.
+        packing: what is published of them.
         exact: answer with the version asked for.
         timing: of this rank.
         traffic: where messages are counted.
@@ -35,31 +73,34 @@ class Publisher:
         self,
         world: Comm,
         actors: Sequence[int],
-        parameters: int,
+        packing: Packing,
         exact: bool,
         timing: Timing,
         traffic: Traffic,
     ) -> None:
-        self._actors, self._exact, self._timing = list(actors), exact, timing
+        self._actors, self._packing, self._exact, self._timing = list(actors), packing, exact, timing
         self._requests = Receiver(world, actors, Tag.PULL, pull_layout(), slots=2)
         self._sender = Sender(
-            world, Tag.WEIGHTS, weights_layout(parameters), len(self._actors) + FIXED_LAG + 2, traffic
+            world, Tag.WEIGHTS, published_layout(packing.nbytes), len(self._actors) + FIXED_LAG + 2, traffic
         )
-        self._kept: dict[int, Slot[WeightsMessage]] = {}
+        self._kept: dict[int, Slot[PublishedMessage]] = {}
         self._asked: dict[int, int] = {}
         self._weights: Weights | None = None
 
-    def put(self, weights: Weights) -> None:
-        """Make these the newest weights, and answer whoever waits for them."""
+    def put(self, weights: Weights, batch: Batch | Transitions | None = None) -> None:
+        """Make these the newest weights, learned from this batch, and answer whoever waits for them."""
         if not self._actors:
             return
         with self._timing(Phase.PUBLISH):
             self._weights = weights
+            if batch is not None:
+                self._packing.see(batch)
             keep = FIXED_LAG if self._exact else 0
             for version in [v for v in self._kept if v < weights.version - keep]:
                 self._sender.release(self._kept.pop(version))
             if self._exact:
-                self._keep()
+                self._packing.renew(weights)
+                self._keep(weights.version)
             self.serve()
 
     def serve(self) -> None:
@@ -68,14 +109,14 @@ class Publisher:
             if not slot.record.last[0]:
                 self._asked[slot.source] = int(slot.record.wanted[0])
             self._requests.release(slot)
-        if self._weights is None:
+        if self._weights is None or not self._asked:
             return
-        newest = self._weights.version
+        newest = self._weights.version if self._exact else self._packing.renew(self._weights)
         for actor, wanted in list(self._asked.items()):
             version = wanted if self._exact else newest
             if version > newest or (not self._exact and newest <= wanted):
                 continue
-            kept = self._kept.get(version) or self._keep()
+            kept = self._kept.get(version) or self._keep(version)
             assert int(kept.record.version[0]) == version
             self._sender.send(kept, actor)
             del self._asked[actor]
@@ -88,13 +129,13 @@ class Publisher:
             self._sender.say_last(self._actors)
         return Ending(((self._requests, ignore),), (self._sender,))
 
-    def _keep(self) -> Slot[WeightsMessage]:
-        assert self._weights is not None
+    def _keep(self, version: int) -> Slot[PublishedMessage]:
         slot = self._sender.take()
         assert slot is not None, "there are more slots than actors and kept versions"
-        slot.record.version[0] = self._weights.version
-        slot.record.flat[:] = self._weights.flat.numpy()
-        self._kept[self._weights.version] = slot
+        packed = self._packing.pack()
+        slot.record.version[0], slot.record.length[0] = version, len(packed)
+        slot.record.packed[: len(packed)] = packed
+        self._kept[version] = slot
         return slot
 
 
@@ -104,16 +145,18 @@ class Inbox:
     Args:
         world: whose ranks are meant.
         learner: the rank that answers.
-        network: that arriving weights are copied into.
+        nbytes: of what arrives, at most.
+        unpack: takes what has arrived, [nbytes] u8 or less.
         exact: ask for versions by name.
         traffic: where messages are counted.
     """
 
-    def __init__(self, world: Comm, learner: int, network: nn.Module, exact: bool, traffic: Traffic) -> None:
-        self._learner, self._network, self._exact = learner, network, exact
+    def __init__(
+        self, world: Comm, learner: int, nbytes: int, unpack: Callable[[Array], None], exact: bool, traffic: Traffic
+    ) -> None:
+        self._learner, self._unpack, self._exact = learner, unpack, exact
         self._requests = Sender(world, Tag.PULL, pull_layout(), 2, traffic)
-        parameters = sum(p.numel() for p in network.parameters())
-        self._weights = Receiver(world, [learner], Tag.WEIGHTS, weights_layout(parameters), slots=2)
+        self._weights = Receiver(world, [learner], Tag.WEIGHTS, published_layout(nbytes), slots=2)
         self._asking = False
         self.version = -1
         self.last = False
@@ -137,7 +180,7 @@ class Inbox:
             if record.last[0]:
                 self.last = True
             elif record.version[0] > self.version:
-                fill(self._network, torch.from_numpy(record.flat))
+                self._unpack(record.packed[: record.length[0]])
                 self.version = int(record.version[0])
             self._asking = False
             self._weights.release(slot)

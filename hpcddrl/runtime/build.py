@@ -27,7 +27,6 @@ from hpcddrl.config import (
 from hpcddrl.envs.make import goal_outcome
 from hpcddrl.logs import checkpoint
 from hpcddrl.networks.flat import flatten
-from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
@@ -54,13 +53,9 @@ from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
+from hpcddrl.runtime.compression import packing, what_acts
 from hpcddrl.runtime.coupling import peers_of
-from hpcddrl.runtime.parts import (
-    algorithm_for,
-    most_rollouts,
-    rollouts_per_batch,
-    samples_per_batch,
-)
+from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
 from hpcddrl.types import Weights
 
@@ -153,9 +148,7 @@ def _replay(rank: Rank) -> Callable[[], None]:
 
 def _actor(rank: Rank) -> Callable[[], None]:
     config, world, number = rank.config, rank.comms.world, rank.place.number
-    learned = network_of(rank, 0)
-    with_precision(rank, learned, config.env.num_envs, trains=False)
-    network = held(learned, learned.precision)
+    network, nbytes, unpack = what_acts(rank)
     collector = Collector(
         environments(rank), acting(rank, network, world.rank), rank.control.timing, rank.control.counters
     )
@@ -166,7 +159,7 @@ def _actor(rank: Rank) -> Callable[[], None]:
     saved = saved_of(rank)
     return Actor(
         collector,
-        Inbox(world, asked, network, config.deterministic, rank.traffic),
+        Inbox(world, asked, nbytes, unpack, config.deterministic, rank.traffic),
         world,
         receivers,
         (number, len(rank.actors)),
@@ -195,7 +188,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     publisher = Publisher(
         world,
         [] if isinstance(config.acting, CentralActing) else answers,
-        parameters,
+        packing(rank, group, network, flat.values),
         config.deterministic,
         rank.control.timing,
         rank.traffic,

@@ -10,6 +10,7 @@ from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
+from hpcddrl.runtime.parts import published_bytes
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.settings import dump, group_config, load
 from hpcddrl.types import EnvSpec
@@ -25,7 +26,7 @@ def fitted(config: Config, ranks: int) -> Config:
 
 
 def checked(config: Config) -> EnvSpec:
-    """Look at the environment, and whether network, servers and teacher suit it; pure but for making one of each.
+    """Look at the environment and at whether the other parts suit it; pure but for making one of each.
 
     Args:
         config: fitted.
@@ -56,6 +57,7 @@ def checked(config: Config) -> EnvSpec:
             "observation, achieved_goal and desired_goal with compute_reward); name an environment that has one, such "
             "as hpcddrl/BitFlip-v0, or set experience.hindsight=none"
         )
+    published_bytes(config, spec, parameters)
     if isinstance(config.coupling, Teacher):
         teacher_network(config.coupling.run, spec)
     games_to_step, stepping = len(config.env.ids), len(steppers(place(config.topology)))

@@ -14,6 +14,7 @@ import torch
 
 from hpcddrl.comm.messages import rollout_layout, sample_layout
 from hpcddrl.comm.placement import Role, ranks_of
+from hpcddrl.compressors.make import shape_parameters
 from hpcddrl.config import (
     AdaGrad,
     Adam,
@@ -25,11 +26,13 @@ from hpcddrl.config import (
     Replay,
     RMSProp,
     Teacher,
+    Uncompressed,
 )
+from hpcddrl.config.compression import Whole
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.make import make_network
 from hpcddrl.runtime.memory import replay_bytes_of
-from hpcddrl.runtime.parts import most_rollouts, samples_per_batch
+from hpcddrl.runtime.parts import blueprint_of, most_rollouts, samples_per_batch, states_of
 from hpcddrl.runtime.plan import FLOAT, Flow, Job
 from hpcddrl.runtime.teacher import teacher_network
 
@@ -143,6 +146,7 @@ def _learner(job: Job) -> list[Part]:
         Part("peers' weights", FLOAT * max(job.sizes), job.peers),
         Part("peers' network", FLOAT * max(job.sizes), len(set(job.sizes)) * (job.peers > 0)),
         *_teacher(job),
+        *_compression(job),
         Part("activations of an observation", activation_bytes(job), samples_per_batch(config, job.actors)),
         *_batch(job),
         Part("rollouts written here", rollout, own_rollouts),
@@ -178,8 +182,31 @@ def _held(job: Job, role: Role) -> Part:
 
 
 def _actor(job: Job) -> list[Part]:
-    acts = not isinstance(job.config.acting, CentralActing)
-    return [Part("network: weights and gradients", FLOAT * job.parameters, 2 * acts)]
+    if isinstance(job.config.acting, CentralActing):
+        return []
+    if isinstance(job.config.compression, Uncompressed):
+        return [Part("network: weights and gradients", FLOAT * job.parameters, 2)]
+    blueprint = blueprint_of(job.config, job.spec, seed=0)
+    return [
+        Part("stand-in: weights of its shape", FLOAT * shape_parameters(job.config.compression, blueprint)),
+        Part("stand-in: what was published", job.published),
+    ]
+
+
+def _compression(job: Job) -> list[Part]:
+    """Return what a learner keeps to publish something else than its weights."""
+    compression = job.config.compression
+    if isinstance(compression, Uncompressed):
+        return []
+    observation = int(np.prod(job.spec.observation_shape)) * np.dtype(job.spec.frame_dtype).itemsize
+    blueprint = blueprint_of(job.config, job.spec, seed=0)
+    student = FLOAT * shape_parameters(compression, blueprint)
+    return [
+        Part("compression: recent observations", observation, states_of(compression)),
+        Part("student: weights, gradients and Adam's vectors", student, 1 if isinstance(compression, Whole) else 4),
+        Part("stand-in: weights of its shape", student),
+        Part("stand-in: what was published", job.published),
+    ]
 
 
 def _buffers(job: Job, flows: list[Flow], role: Role) -> list[Part]:

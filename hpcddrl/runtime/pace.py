@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hpcddrl.comm.messages import rollout_layout
+from hpcddrl.compressors.make import make_stand_in
 from hpcddrl.config import (
     ActorCritic,
     CentralActing,
@@ -19,6 +20,7 @@ from hpcddrl.config import (
     QLearning,
     Replay,
     Teacher,
+    Uncompressed,
 )
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
@@ -31,9 +33,9 @@ from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.rollouts import Batcher, Collector
-from hpcddrl.runtime.parts import algorithm_for, rollouts_per_batch
+from hpcddrl.runtime.parts import algorithm_for, blueprint_of, rollouts_per_batch
 from hpcddrl.runtime.plan import Job, learner_steps_per_s, samples_per_step
-from hpcddrl.types import Act, Acted, Array, Batch, Discrete, EnvSpec, Rollout, Transitions, Weights
+from hpcddrl.types import Act, Acted, Array, Batch, Discrete, EnvSpec, Output, Rollout, Transitions, Weights
 
 SECONDS = 0.5  # for each thing that is timed
 MOST = 512  # observations in a timed pass; larger batches are no faster for each
@@ -124,14 +126,21 @@ def _central(job: Job) -> bool:
 
 def _policy(job: Job, answered: int) -> Act:
     """Return the policy that acts on so many observations, wherever that is done."""
-    network = make_network(job.config.network, job.config.algorithm, job.spec, seed=0)
-    _choose_precision(network, job, answered, trains=False)
-    if not _central(job):
-        network = held(network, network.precision)
     greedy = EpsilonGreedy(lambda: torch.tensor([0.1]))
-    return LocalPolicy(
-        network, greedy if isinstance(job.config.algorithm, QLearning) else policy_for(job.spec.action), seed=0
-    )
+    behaviour = greedy if isinstance(job.config.algorithm, QLearning) else policy_for(job.spec.action)
+    return LocalPolicy(_what_acts(job, answered), behaviour, seed=0)
+
+
+def _what_acts(job: Job, answered: int) -> Callable[[torch.Tensor], Output]:
+    """Return what answers so many observations at a time: the network, or what stands in for it."""
+    config, compression = job.config, job.config.compression
+    if not isinstance(compression, Uncompressed):
+        stand_in = make_stand_in(compression, blueprint_of(config, job.spec, seed=0))
+        stand_in.tune(torch.from_numpy(_observations(job.spec, answered)))
+        return stand_in
+    network = make_network(config.network, config.algorithm, job.spec, seed=0)
+    _choose_precision(network, job, answered, trains=False)
+    return network if _central(job) else held(network, network.precision)
 
 
 def _same(acted: Acted) -> Act:

@@ -7,8 +7,12 @@ import torch
 from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.algorithms.algorithm import Algorithm
 from hpcddrl.algorithms.q_learning import QLearning
+from hpcddrl.compressors.compressed import Blueprint
+from hpcddrl.compressors.distillation import JUDGED
+from hpcddrl.compressors.make import make_stand_in
 from hpcddrl.config import ActorCritic as ActorCriticConfig
-from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Ensemble, Replay
+from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Ensemble, Replay, Uncompressed
+from hpcddrl.config.compression import Candidate, FixedPoint, Int8, Whole
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.q_value import QNetwork
@@ -56,3 +60,26 @@ def samples_per_batch(config: Config, actors: int) -> int:
     samples = (config.algorithm.unroll_length + 1) * config.env.num_envs * most_rollouts(config, actors)
     surrogate = config.algorithm.surrogate
     return samples // (surrogate.minibatches if isinstance(surrogate, ClippedSurrogate) else 1) or 1
+
+
+def blueprint_of(config: Config, spec: EnvSpec, seed: int) -> Blueprint:
+    """Return what a compressor must know of the network that is learned."""
+    return Blueprint(config.network, config.algorithm, spec, seed, config.precision)
+
+
+def published_bytes(config: Config, spec: EnvSpec, parameters: int) -> int:
+    """Return the most bytes that a publication of weights to actors takes."""
+    if isinstance(config.compression, Uncompressed):
+        return 4 * parameters
+    return len(make_stand_in(config.compression, blueprint_of(config, spec, seed=0)).pack())
+
+
+def states_of(candidate: Candidate) -> int:
+    """Return how many recent observations a compressor wants."""
+    wanted = [JUDGED]
+    if not isinstance(candidate, Whole):
+        wanted.append(candidate.distillation.states)
+    form = getattr(candidate, "format", None)
+    if isinstance(form, Int8 | FixedPoint):
+        wanted.append(form.states)
+    return max(wanted)

@@ -19,6 +19,7 @@ from hpcddrl.comm.messages import (
     exchange_layout,
     frames_layout,
     gradient_layout,
+    published_layout,
     pull_layout,
     rollout_layout,
     sample_layout,
@@ -41,7 +42,7 @@ from hpcddrl.config import (
 from hpcddrl.networks.flat import TAIL
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
-from hpcddrl.runtime.parts import rollouts_per_batch
+from hpcddrl.runtime.parts import published_bytes, rollouts_per_batch
 from hpcddrl.settings import group_config
 from hpcddrl.types import Array, EnvSpec
 
@@ -55,6 +56,7 @@ class Job(NamedTuple):
     spec: EnvSpec
     places: tuple[Place, ...]
     sizes: tuple[int, ...]  # weights of each group's network
+    packed: tuple[int, ...]  # bytes of what each group's actors are sent, at most
     group: int = 0  # whose configuration this is, where groups differ
     among: int = 1  # so many kinds of groups, in turn
 
@@ -62,6 +64,11 @@ class Job(NamedTuple):
     def parameters(self) -> int:
         """Return the weights of the network of the group whose configuration this is."""
         return self.sizes[self.group]
+
+    @property
+    def published(self) -> int:
+        """Return the bytes of what that group's actors are sent, at most."""
+        return self.packed[self.group]
 
     @property
     def kinds(self) -> list[Job]:
@@ -110,9 +117,12 @@ def job_of(config: Config, spec: EnvSpec) -> Job:
     """Return the job that a fitted configuration makes."""
     kinds = [group_config(config, number) for number in range(max(1, len(config.group_settings)))]
     networks = [make_network(own.network, own.algorithm, spec, seed=0) for own in kinds]
-    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
-    groups = config.topology.groups or 1
-    return Job(config, spec, place(config.topology), tuple(counts[group % len(kinds)] for group in range(groups)))
+    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+    packed = [published_bytes(own, spec, size) for own, size in zip(kinds, sizes, strict=True)]
+    of_groups = [group % len(kinds) for group in range(config.topology.groups or 1)]
+    return Job(
+        config, spec, place(config.topology), tuple(sizes[k] for k in of_groups), tuple(packed[k] for k in of_groups)
+    )
 
 
 class Flow(NamedTuple):
@@ -239,7 +249,7 @@ def _publication(job: Job, steps_per_s: float) -> list[Flow]:
         return []
     actors, learners = _dealt(job.by_group(Role.ACTOR), job.by_group(Role.LEARNER))
     rollouts = steps_per_s / (config.env.num_envs * config.algorithm.unroll_length)
-    rate, weights = min(rollouts, updates_per_s(job, steps_per_s)), weights_layout(job.parameters).nbytes
+    rate, weights = min(rollouts, updates_per_s(job, steps_per_s)), published_layout(job.published).nbytes
     most = -(-job.actors // job.learners) + 3  # one each, the version before, the newest, and the last word
     return [
         Flow(_name(Tag.PULL), pull_layout().nbytes, actors, learners, rate, posted=2, sending=1, most=2),

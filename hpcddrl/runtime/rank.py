@@ -23,7 +23,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.saving import Saver
 from hpcddrl.settings import group_config
-from hpcddrl.types import EnvSpec, Tuning
+from hpcddrl.types import EnvSpec, Output, Tuning
 
 SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS_PER_RUN
 
@@ -123,7 +123,7 @@ def with_precision(rank: Rank, network: AnyNetwork, batch: int, trains: bool) ->
     )
 
 
-def acting(rank: Rank, network: AnyNetwork, stepper: int, keeps: bool = False) -> LocalPolicy:
+def acting(rank: Rank, network: Callable[[torch.Tensor], Output], stepper: int, keeps: bool = False) -> LocalPolicy:
     """Make the policy that acts for a rank that steps environments, wherever that is done."""
     seed = rank.config.seed * SEEDS_PER_RUN + steppers(rank.places).index(stepper)
     return LocalPolicy(network, _behaviour(rank, stepper), seed, keeps=keeps)

@@ -154,6 +154,11 @@ def test_an_ensemble_of_weight_zero_is_uncoupled(train):
     assert_different(zero["group-0000"], coupled["group-0000"])
 
 
+def test_publishing_the_whole_network_in_fp32_compresses_nothing(train):
+    identity = settings(compression="whole", compression__format="fp32")
+    assert_all_same(final(train(3, "impala", *identity, env=CATCH)), final(train(3, "impala", env=CATCH)))
+
+
 def test_a_group_that_is_through_does_not_cut_a_slower_one_short(train):
     """The groups' weights are those of a run in which both go at one pace."""
     options = settings(coupling="uncoupled")

@@ -29,6 +29,7 @@ CASES = {
     "paac": ("paac", 3, 30_000, []),
     "two groups": ("group_ensemble", 4, 30_000, settings(coupling__exchange_every=5)),
     "two learners": ("impala", 4, 20_000, settings(topology__learners_per_group=2, update__backend="mpi")),
+    "int8": ("impala", 3, 8_000, settings(compression="whole", compression__format="int8")),
     "replay ranks": ("dqn", 4, 8_000, REPLAYS),
 }
 EXACT = {"rollout", "gradient", "frames", "actions"}  # the others are sent at most as often as planned

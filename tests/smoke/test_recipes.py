@@ -59,6 +59,7 @@ CASES = [
     Case("paac", 4, options=given(acting__reuse_forward="true")),
     Case("ppo", 2),
     Case("impala", 2, "Pendulum-v1"),
+    Case("impala", 2, options=given(compression="student", compression__format="int8", env__num_envs=8)),
     Case("impala", 3, f"{PONG},{BREAKOUT}", given(env__num_envs=2)),
     Case("kickstart", 2, options=given(coupling__anneal_frames=50_000)),
     Case(DEFAULT, 2, PONG, given(env__num_envs=2), named=False),

@@ -170,6 +170,11 @@ def test_an_unknown_field_names_the_nearest(setting, nearest):
             ["coupling=ensemble", "coupling.schedule=plateau", "coupling.schedule.gain=2"],
             "coupling.schedule.gain = 2: must be less than or equal to 1",
         ),
+        (["compression=channels", "compression.keep=1"], "compression.keep = 1: must be less than 1"),
+        (
+            ["compression=whole", "compression.format=fixed_point", "compression.format.most_bits=40"],
+            "compression.format.most_bits = 40: must be less than or equal to 16",
+        ),
         (["acting=central", "acting.minimum=0"], "acting.minimum = 0: must be greater than or equal to 1"),
         (["optimization.method.decay=2"], "optimization.method.decay = 2: must be less than or equal to 1"),
         (["env=3"], "env = 3: must be"),
@@ -275,6 +280,15 @@ Q = ["algorithm=q_learning", "experience=replay"]
         (["optimization.decay=linear", "budget.frames=none"], ["optimization.decay", "--frames"]),
         (["deterministic=true", "budget.frames=none"], ["deterministic = True", "--frames"]),
         (["deterministic=true", "acting=central", "acting.minimum=2"], ["deterministic = True", "acting.minimum = 2"]),
+        (["compression=whole", "acting=central"], ["compression.kind = 'whole'", "acting=local"]),
+        (
+            ["compression=binary", "topology.actors_per_group=0"],
+            ["compression.kind = 'binary'", "actors_per_group = 0"],
+        ),
+        (
+            ["compression=student", "compression.distillation.trigger=share", "deterministic=true"],
+            ["deterministic = True", "compression.distillation.trigger"],
+        ),
     ],
 )
 def test_contradictions_are_rejected_in_one_line_that_names_the_fields(settings, fields):

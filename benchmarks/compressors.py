@@ -1,0 +1,154 @@
+"""How fast compressed networks answer, beside the same network in its best float format.
+
+    make bench-compressors                                        # every torso, compressor and batch; minutes
+    make bench-compressors ARGS="--torso nature --batch 1 16"
+
+On one core, with Pong's observations and actions. All compressors and all float formats of a torso take turns, and the
+medians are compared: `real speed` is at least 10 % below the best float format (fp32, bf16 arithmetic or bf16 weights,
+channels last or not), `simulated` computes something else in the place of what it stands for. Speed does not depend on
+what a network has learned, so networks and observations are random; what compression does to the answers is for runs
+to say. Rows go to compressors.csv as they are measured; rows of the same code (git's tree of hpcddrl/), machine and
+setting are skipped. compressors.md is drawn from the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.rows import Row, add_row, code_key, has_row, machine, markdown_table, read_rows
+from hpcddrl.compressors.make import make_compressor, name_of
+from hpcddrl.compressors.report import Report, report
+from hpcddrl.config import compression
+
+HERE = Path(__file__).parent
+ROWS, TABLE = HERE / "compressors.csv", HERE / "compressors.md"
+KEY = ("code", "machine", "torso", "compressor", "batch")
+MEASURED = (
+    "latency_ms",
+    "ratio",
+    "verdict",
+    "best_float",
+    "best_float_ms",
+    "bytes",
+    "parameters",
+    "macs",
+    "binary_macs",
+)
+COLUMNS = (*KEY, *MEASURED, "repetitions", "load", "date")
+SHOWN = ("compressor", "batch", "latency_ms", "best_float_ms", "best_float", "ratio", "verdict", "bytes", "macs")
+SHOWN += ("binary_macs", "load", "code", "date")
+LEGEND = """\
+# Compressed networks on one core
+
+`make bench-compressors` wrote this from compressors.csv. Latency is that of a batch of Pong's observations, the median
+of interleaved repetitions; ratio is to the network's best float format in the same call. `real speed` is at most 0.90
+of it, `not faster` is more, `simulated` computes with floats or zeros in the place of what it stands for. Bytes are
+those published; MACs are multiply-accumulates an observation, binary MACs those of one bit. Load is the machine's load
+average before: above the number of cores, latencies include waiting for one."""
+ONCE = compression.Distillation(steps=1, batch_size=8)  # what is learned changes no speed
+INT8 = compression.Int8(states=32)
+
+
+def candidates() -> dict[str, compression.Candidate]:
+    """Return what is measured, by name."""
+    chosen: list[compression.Candidate] = [
+        compression.Whole(),
+        compression.Whole(format=compression.Cast(dtype="fp16")),
+        compression.Whole(format=INT8),
+        compression.Whole(format=compression.FixedPoint(states=32)),
+        compression.Student(distillation=ONCE),
+        compression.Student(distillation=ONCE, format=compression.Cast()),
+        compression.Student(distillation=ONCE, format=INT8),
+        compression.Channels(distillation=ONCE),
+        compression.Channels(distillation=ONCE, format=INT8),
+        compression.Magnitude(distillation=ONCE, rounds=1),
+        compression.Binary(distillation=ONCE),
+    ]
+    return {name_of(candidate): candidate for candidate in chosen}
+
+
+def measure(torso: str, names: Sequence[str], batch: int, repetitions: int) -> list[Report]:
+    """Measure some compressors of a torso at one batch size, all in one call."""
+    import torch
+
+    from hpcddrl.compressors.compressed import Blueprint
+    from hpcddrl.config import ActorCritic, Env, Network
+    from hpcddrl.envs.make import probe
+
+    torch.set_num_threads(1)
+    spec = probe(Env())
+    blueprint = Blueprint(Network(torso=torso), ActorCritic(), spec, seed=1)  # type: ignore[arg-type]
+    teacher = blueprint.build()
+    g = torch.Generator().manual_seed(0)
+    states = torch.randint(0, 256, (max(batch, 32), *spec.observation_shape), dtype=torch.uint8, generator=g)
+    compressors = {name: make_compressor(candidates()[name], blueprint) for name in names}
+    for compressor in compressors.values():
+        compressor.follow(teacher, states[:32])
+    return report(compressors, blueprint, teacher, states, [batch], repetitions)
+
+
+def row_of(key: Row, found: Report, repetitions: int, load: float) -> Row:
+    """Return what a report says as a row."""
+    latency = found.latencies[0]
+    return key | {
+        "latency_ms": f"{1e3 * latency.seconds:.3f}",
+        "ratio": f"{latency.ratio:.2f}",
+        "verdict": latency.verdict,
+        "best_float": latency.best_float,
+        "best_float_ms": f"{1e3 * latency.best_float_s:.3f}",
+        "bytes": str(found.nbytes),
+        "parameters": str(found.cost.parameters),
+        "macs": str(found.cost.macs),
+        "binary_macs": str(found.cost.binary_macs),
+        "repetitions": str(repetitions),
+        "load": f"{load:.1f}",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def document(rows: Iterable[Row]) -> str:
+    """Return the whole Markdown text: a section a machine and torso, each setting's newest row."""
+    newest = {tuple(row[k] for k in KEY if k != "code"): row for row in rows}
+    lines = LEGEND.splitlines()
+    for host, torso in dict.fromkeys((row["machine"], row["torso"]) for row in newest.values()):
+        section = [row for row in newest.values() if (row["machine"], row["torso"]) == (host, torso)]
+        header = [column.replace("_", " ") for column in SHOWN]
+        lines += ["", f"## {torso}, {host}", ""]
+        lines += markdown_table(header, ([row[column] for column in SHOWN] for row in section))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what is missing and write it down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    torsos = ["nips", "nature", "resnet"]
+    parser.add_argument("--torso", nargs="*", default=torsos, choices=torsos, help="networks (default: all)")
+    parser.add_argument("--batch", nargs="*", type=int, default=[1, 16, 64], help="sizes (default: 1 16 64)")
+    parser.add_argument("--compressor", nargs="*", default=list(candidates()), choices=list(candidates()), help="(all)")
+    parser.add_argument("--repetitions", type=int, default=25, help="of each timing (default: 25)")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the table (default: benchmarks)")
+    options = parser.parse_args()
+    if min([options.repetitions, *options.batch]) < 1:
+        parser.error("--repetitions and --batch: 1 or more")
+    path = options.out / ROWS.name
+    code, host, rows = code_key(), machine(), read_rows(path)
+    for torso in options.torso:
+        for batch in options.batch:
+            keys = [dict(zip(KEY, (code, host, torso, name, str(batch)), strict=True)) for name in options.compressor]
+            missing = [key for key in keys if not has_row(rows, key)]
+            print(f"{torso}, batch {batch}: {len(missing)} of {len(keys)} rows to measure", flush=True)
+            if not missing:
+                continue
+            load = os.getloadavg()[0]
+            found = measure(torso, [key["compressor"] for key in missing], batch, options.repetitions)
+            for key, one in zip(missing, found, strict=True):
+                rows = add_row(path, COLUMNS, row_of(key, one, options.repetitions, load))
+            (options.out / TABLE.name).write_text(document(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What every compressor offers, to the rank that compresses and to the rank that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcddrl.config import Algorithm, Network
+from hpcddrl.networks.make import AnyNetwork, make_network
+from hpcddrl.types import EnvSpec, Output
+
+Bytes = NDArray[np.uint8]
+
+
+class Blueprint(NamedTuple):
+    """What the teacher is built from, known on every rank."""
+
+    network: Network
+    algorithm: Algorithm
+    spec: EnvSpec
+    seed: int
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # in which float32 weights may compute
+
+    def build(self, *, torso: str = "same", width: float | None = None) -> AnyNetwork:
+        """Return a network as the teacher's, or with another torso or width."""
+        made = Network(
+            torso=self.network.torso if torso == "same" else torso,  # type: ignore[arg-type]
+            width=self.network.width if width is None else width,
+        )
+        return make_network(made, self.algorithm, self.spec, self.seed)
+
+
+class StandIn(Protocol):
+    """A network as it acts: it answers like one, and its numbers travel as bytes.
+
+    A new one has as many bytes as there will ever be, so buffers for them are made once.
+    """
+
+    simulated: bool  # computed with floats in the place of what it stands for: its speed says nothing
+
+    def __call__(self, observation: Tensor) -> Output:
+        """Return policy and value of observations [N, *observation_shape], as networks do."""
+
+    def take(self, network: AnyNetwork, states: Tensor) -> None:
+        """Take over a float network's numbers, calibrated on states [N, *observation_shape] if that is needed.
+
+        Raises:
+            ValueError: it must be calibrated, and there are no states.
+        """
+
+    def pack(self) -> Bytes:
+        """Return its numbers as [nbytes] u8."""
+
+    def unpack(self, data: Bytes) -> None:
+        """Take over the numbers of another that was made alike, from its `pack`."""
+
+    def tune(self, observation: Tensor) -> None:
+        """Choose by timing how to answer batches of this size, where there is a choice."""
+
+
+class Followed(NamedTuple):
+    """How a student came closer to its teacher: mean KL(teacher ‖ student) in nats on some states, before and after."""
+
+    kl_before: float
+    kl_after: float
+    steps: int
+
+
+class Shape(Protocol):
+    """The float network behind a stand-in, kept like a teacher that moves on."""
+
+    network: AnyNetwork
+
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+        """Come closer to the teacher's answers to states [N, *observation_shape]."""
+
+
+class Compressor:
+    """A learner's side: keeps a stand-in like its teacher.
+
+    Args:
+        shape: what is kept like the teacher.
+        stand_in: what is published of it.
+    """
+
+    def __init__(self, shape: Shape, stand_in: StandIn) -> None:
+        self.shape, self.stand_in = shape, stand_in
+
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+        """Make the stand-in answer like the teacher again, from states [N, *observation_shape]."""
+        followed = self.shape.follow(teacher, states)
+        self.stand_in.take(self.shape.network, states)
+        return followed
+
+
+def as_bytes(tensors: Iterable[Tensor]) -> Bytes:
+    """Return the contents of tensors of any dtype, one after the other, as [nbytes] u8."""
+    return torch.cat([t.detach().contiguous().flatten().view(torch.uint8) for t in tensors]).numpy()
+
+
+def from_bytes(data: Bytes, tensors: Iterable[Tensor]) -> None:
+    """Copy `as_bytes`' data into tensors of the same dtypes and sizes."""
+    offset = 0
+    with torch.no_grad():
+        for tensor in tensors:
+            end = offset + tensor.numel() * tensor.element_size()
+            part = torch.from_numpy(data[offset:end].copy())  # a copy starts where its dtype may
+            tensor.copy_(part.view(tensor.dtype).view(tensor.shape))
+            offset = end
+    assert offset == len(data), "packed by a stand-in of another shape"
+
+
+def few(states: Tensor, most: int, needed_by: str) -> Tensor:
+    """Return the first states, ``most`` of them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not len(states):
+        raise ValueError(
+            f"{needed_by}: ranges are calibrated on observations, and there are none; publish after the first batch "
+            "has been collected, or choose fp32 or cast"
+        )
+    return states[:most]
+
+
+def scaled(observation: Tensor) -> Tensor:
+    """Return observations as a torso takes them: float32, pixels in [0, 1]."""
+    x = observation.float()
+    return x * (1 / 255) if observation.dtype == torch.uint8 else x

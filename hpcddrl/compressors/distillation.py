@@ -1,0 +1,148 @@
+"""Bringing a student's answers closer to its teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hpcddrl.compressors.compressed import Followed
+from hpcddrl.config.compression import Distillation
+from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.networks.q_value import QNetwork
+from hpcddrl.rl.distillation import student_loss, student_q_loss
+from hpcddrl.rl.policies import Categorical, Policy, policy_for
+from hpcddrl.types import EnvSpec, Output
+
+ADAM_EPSILON = 1e-5  # so that a student at its teacher, whose gradient is rounding, stays there
+JUDGED = 128  # states, at most, that the KL before and after is of
+AT_ONCE = 256  # observations in a forward pass without gradient
+
+
+class Likeness(Protocol):
+    """How far one network's answers are from another's."""
+
+    def loss(self, teacher: Output, student: Output) -> Tensor:
+        """Return what a student minimises, a mean over the states."""
+
+    def kl(self, teacher: Output, other: Output) -> Tensor:
+        """Return KL(teacher ‖ other) of each state in nats, [N]."""
+
+    def agrees(self, teacher: Output, other: Output) -> Tensor:
+        """Say of each state whether both would take the same action when greedy, [N] bool."""
+
+
+class PolicyLikeness:
+    """Between networks of a policy and a value.
+
+    Args:
+        policy: the family that their outputs parametrise.
+        entropy_coefficient: β of −β H(π_S) in the loss.
+    """
+
+    def __init__(self, policy: Policy, entropy_coefficient: float) -> None:
+        self._policy, self._entropy_coefficient = policy, entropy_coefficient
+
+    def loss(self, teacher: Output, student: Output) -> Tensor:
+        """See `Likeness`."""
+        return student_loss(
+            policy=self._policy, teacher=teacher, student=student, entropy_coefficient=self._entropy_coefficient
+        )
+
+    def kl(self, teacher: Output, other: Output) -> Tensor:
+        """See `Likeness`."""
+        return self._policy.kl(teacher.policy, other.policy)
+
+    def agrees(self, teacher: Output, other: Output) -> Tensor:
+        """See `Likeness`; of Gaussian policies: whether no action differs by more than 1 % of its range."""
+        one, two = self._policy.greedy(teacher.policy), self._policy.greedy(other.policy)
+        return ((one - two).abs() <= 0.02).all(-1) if one.is_floating_point() else one == two
+
+
+class ValueLikeness:
+    """Between networks of action values.
+
+    Their KL is that of softmax(Q / T), so that it has a meaning where there is no policy (Rusu et al. 2015).
+
+    Args:
+        temperature: T, in units of Q.
+    """
+
+    def __init__(self, temperature: float = 0.1) -> None:
+        self._temperature = temperature
+
+    def loss(self, teacher: Output, student: Output) -> Tensor:
+        """See `Likeness`."""
+        return student_q_loss(teacher=teacher.policy, student=student.policy)
+
+    def kl(self, teacher: Output, other: Output) -> Tensor:
+        """See `Likeness`."""
+        softmax = Categorical(teacher.policy.shape[-1])
+        return softmax.kl(teacher.policy / self._temperature, other.policy / self._temperature)
+
+    def agrees(self, teacher: Output, other: Output) -> Tensor:
+        """See `Likeness`."""
+        return teacher.policy.argmax(-1) == other.policy.argmax(-1)
+
+
+def likeness_of(network: AnyNetwork, spec: EnvSpec, entropy_coefficient: float = 0.0) -> Likeness:
+    """Return how networks of this kind are compared."""
+    if isinstance(network, QNetwork):
+        return ValueLikeness()
+    return PolicyLikeness(policy_for(spec.action), entropy_coefficient)
+
+
+def answers(network: Callable[[Tensor], Output], states: Tensor) -> Output:
+    """Return the outputs for many states [N, *observation_shape], without gradient."""
+    with torch.no_grad():
+        parts = [network(part) for part in torch.split(states, AT_ONCE)]
+    return Output(torch.cat([p.policy for p in parts]), torch.cat([p.value for p in parts]))
+
+
+class Distiller:
+    """Teaches a network by Adam, whose state it keeps from one time to the next.
+
+    Args:
+        student: whose parameters are learned.
+        config: how.
+        likeness: what is minimised.
+        seed: of the draws of minibatches.
+    """
+
+    def __init__(self, student: AnyNetwork, config: Distillation, likeness: Likeness, seed: int) -> None:
+        self._student, self._config, self._likeness = student, config, likeness
+        self._generator = torch.Generator().manual_seed(seed)
+        self._optimizer = torch.optim.Adam(student.parameters(), lr=config.learning_rate, eps=ADAM_EPSILON)
+
+    def follow(self, teacher: AnyNetwork, states: Tensor, constrain: Callable[[], None] = lambda: None) -> Followed:
+        """Take the configured number of steps on minibatches of states [N, *observation_shape].
+
+        Args:
+            teacher: whose answers are learned.
+            states: where.
+            constrain: called after each step, to restore what the parameters must keep.
+
+        Raises:
+            ValueError: there are no states.
+        """
+        if not len(states):
+            raise ValueError("a student learns from observations, and there are none; collect a batch before")
+        wanted, c = answers(teacher, states), self._config
+        judging = slice(None, None, -(-len(states) // JUDGED))
+        judged = Output(wanted.policy[judging], wanted.value[judging])
+        before = self._kl(judged, states[judging])
+        for _ in range(c.steps):
+            rows = torch.randint(len(states), (min(c.batch_size, len(states)),), generator=self._generator)
+            with torch.enable_grad():
+                student: Output = self._student(states[rows])
+                loss = self._likeness.loss(Output(wanted.policy[rows], wanted.value[rows]), student)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            constrain()
+        return Followed(before, self._kl(judged, states[judging]), c.steps)
+
+    def _kl(self, wanted: Output, states: Tensor) -> float:
+        return float(self._likeness.kl(wanted, answers(self._student, states)).mean())

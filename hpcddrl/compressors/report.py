@@ -1,0 +1,156 @@
+"""What a compressor saves and what it costs, measured where it acts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hpcddrl.compressors.cast import CastStandIn
+from hpcddrl.compressors.compressed import Blueprint, Compressor
+from hpcddrl.compressors.cost import Cost, cost_of
+from hpcddrl.compressors.distillation import answers, likeness_of
+from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.types import Output
+
+GAIN = 0.9  # of the best float format's latency, at most, to be called a real speed-up
+Verdict = Literal["real speed", "not faster", "simulated"]
+Answering = Callable[[Tensor], Output]
+
+
+class Latency(NamedTuple):
+    """How long a batch of observations takes, beside the teacher's best float format in the same call."""
+
+    batch: int
+    seconds: float
+    best_float_s: float
+    best_float: str  # its name
+    simulated: bool
+
+    @property
+    def ratio(self) -> float:
+        """Return the latency as a part of the best float format's."""
+        return self.seconds / self.best_float_s
+
+    @property
+    def verdict(self) -> Verdict:
+        """Say what the latency is worth; what computes in the place of something else is simulated at any speed."""
+        if self.simulated:
+            return "simulated"
+        return "real speed" if self.ratio <= GAIN else "not faster"
+
+
+class Report(NamedTuple):
+    """A compressor beside its teacher."""
+
+    name: str
+    cost: Cost
+    nbytes: int  # published
+    agreement: float  # part of the states where both take the same greedy action
+    kl: float  # mean KL(teacher ‖ compressed) in nats
+    latencies: tuple[Latency, ...]
+
+
+def report(
+    compressors: Mapping[str, Compressor],
+    blueprint: Blueprint,
+    teacher: AnyNetwork,
+    states: Tensor,
+    batches: Sequence[int],
+    repetitions: int = 7,
+) -> list[Report]:
+    """Compare compressors that have followed a teacher with it, on this core.
+
+    Args:
+        compressors: by their names.
+        blueprint: of the teacher.
+        teacher: what they are compared with.
+        states: [N, *observation_shape] that agreement and KL are of.
+        batches: sizes to time, with observations from the states.
+        repetitions: of each timing; all take turns, and the median counts.
+    """
+    likeness, wanted = likeness_of(teacher, blueprint.spec), answers(teacher, states)
+    latencies: dict[str, list[Latency]] = {name: [] for name in compressors}
+    for batch in batches:
+        observation = _batch(states, batch)
+        for name, latency in _latencies(compressors, blueprint, teacher, observation, repetitions).items():
+            latencies[name].append(latency)
+    made = []
+    for name, compressor in compressors.items():
+        given = answers(compressor.stand_in, states)
+        made.append(
+            Report(
+                name=name,
+                cost=cost_of(compressor.shape.network, blueprint.spec),
+                nbytes=len(compressor.stand_in.pack()),
+                agreement=float(likeness.agrees(wanted, given).float().mean()),
+                kl=float(likeness.kl(wanted, given).mean()),
+                latencies=tuple(latencies[name]),
+            )
+        )
+    return made
+
+
+def float_formats(blueprint: Blueprint, teacher: AnyNetwork, images: bool) -> dict[str, Answering]:
+    """Return the teacher in every float format: fp32, bf16 arithmetic and bf16 weights, each channels last or not."""
+    found: dict[str, Answering] = {}
+    for last in (False, True) if images else (False,):
+        layout = " NHWC" if last else ""
+        for name in ("fp32", "bf16"):
+            network = blueprint.build()
+            network.load_state_dict(teacher.state_dict())
+            network.precision = Precision(name, last)
+            found[f"{name}{layout}"] = network
+        cast = CastStandIn(blueprint.build(), torch.bfloat16)
+        cast.take(teacher, torch.empty(0))
+        cast.lay_out(torch.channels_last if last else torch.contiguous_format)
+        found[f"bf16 weights{layout}"] = cast
+    return found
+
+
+def seconds_of(answering: Mapping[str, Answering], observation: Tensor, repetitions: int) -> dict[str, float]:
+    """Return the median latency of each; they take turns, so that a busy moment meets all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in answering}
+    with torch.no_grad():
+        for answer in answering.values():
+            answer(observation)  # the first call makes its buffers
+        for _ in range(repetitions):
+            for name, answer in answering.items():
+                start = time.perf_counter()
+                answer(observation)
+                seconds[name].append(time.perf_counter() - start)
+    return {name: median(measured) for name, measured in seconds.items()}
+
+
+def _latencies(
+    compressors: Mapping[str, Compressor],
+    blueprint: Blueprint,
+    teacher: AnyNetwork,
+    observation: Tensor,
+    repetitions: int,
+) -> dict[str, Latency]:
+    for compressor in compressors.values():
+        compressor.stand_in.tune(observation)
+    floats = float_formats(blueprint, teacher, observation.dim() == 4)
+    stand_ins: dict[str, Answering] = {f"stand-in {name}": c.stand_in for name, c in compressors.items()}
+    seconds = seconds_of(floats | stand_ins, observation, repetitions)
+    best = min(floats, key=lambda name: seconds[name])
+    return {
+        name: Latency(
+            batch=len(observation),
+            seconds=seconds[f"stand-in {name}"],
+            best_float_s=seconds[best],
+            best_float=best,
+            simulated=compressor.stand_in.simulated,
+        )
+        for name, compressor in compressors.items()
+    }
+
+
+def _batch(states: Tensor, batch: int) -> Tensor:
+    return states[torch.arange(batch) % len(states)]

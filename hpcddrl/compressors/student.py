@@ -1,0 +1,41 @@
+"""Networks of their own that learn a teacher's answers, and the teacher itself."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hpcddrl.compressors.compressed import Followed
+from hpcddrl.compressors.distillation import Distiller
+from hpcddrl.networks.make import AnyNetwork
+
+
+class Whole:
+    """The teacher itself.
+
+    Args:
+        network: as large; only until there is a teacher.
+    """
+
+    def __init__(self, network: AnyNetwork) -> None:
+        self.network = network
+
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+        """See `Shape`."""
+        self.network = teacher
+        return Followed(0.0, 0.0, 0)
+
+
+class Student:
+    """A network with weights of its own.
+
+    Args:
+        network: to be distilled.
+        distiller: of it.
+    """
+
+    def __init__(self, network: AnyNetwork, distiller: Distiller) -> None:
+        self.network, self._distiller = network, distiller
+
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+        """See `Shape`."""
+        return self._distiller.follow(teacher, states)

@@ -1,0 +1,202 @@
+"""What a learner publishes in its weights' place: when it follows, on what, and of which version it is."""
+
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from teachers import SMALL, VECTOR, blueprint_of, states_of, teacher_of
+
+from hpcddrl.comm.messages import published_layout
+from hpcddrl.comm.placement import Role
+from hpcddrl.compressors.distillation import likeness_of
+from hpcddrl.compressors.make import make_compressor, make_stand_in
+from hpcddrl.config.compression import AboveKL, Cast, Distillation, EveryUpdates, Float32, Int8, Student, Whole
+from hpcddrl.recipes import RECIPES
+from hpcddrl.rl.policies import Categorical
+from hpcddrl.roles.acting import LocalPolicy
+from hpcddrl.roles.compressing import LOOK_EVERY, Compressing, Recent
+from hpcddrl.roles.publishing import AsTheyAre
+from hpcddrl.runtime.checks import checked, fitted
+from hpcddrl.runtime.footprint import footprint
+from hpcddrl.runtime.plan import flows, job_of
+from hpcddrl.settings import override
+from hpcddrl.types import Transitions, Weights
+
+QUICK = Distillation(steps=4, batch_size=16, learning_rate=3e-3)
+
+
+class Notes:
+    """A control that only remembers what it is told."""
+
+    def __init__(self):
+        self.rows = []
+
+    def timing(self, phase):
+        return nullcontext()
+
+    def note(self, table, **row):
+        self.rows.append((table, row))
+
+
+def weights(version):
+    return Weights(version, torch.empty(0))
+
+
+def following(candidate, kind="mlp on vectors", states=64):
+    """Return a compressing learner's side, its network and its notes."""
+    blueprint = blueprint_of(kind)
+    teacher, notes = teacher_of(blueprint), Notes()
+    trigger = getattr(getattr(candidate, "distillation", None), "trigger", None)
+    recent = Recent(states_of(blueprint.spec, states), 64)
+    likeness = likeness_of(teacher, blueprint.spec)
+    made = Compressing(make_compressor(candidate, blueprint), teacher, trigger, recent, likeness, notes)
+    return made, teacher, notes, blueprint
+
+
+def moved(teacher, seed=9):
+    """Let a network learn something."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=g))
+
+
+def transitions(observation):
+    n = len(observation)
+    return Transitions(observation, observation, *[torch.zeros(n)] * 4, np.zeros(n), n)
+
+
+# --- what was seen last
+
+
+def numbered(first, count):
+    return torch.arange(first, first + count).float().view(-1, 1)
+
+
+def test_recent_observations_are_some_of_each_batch_and_the_oldest_go():
+    recent = Recent(numbered(0, 4), most=8)
+    recent.add(transitions(numbered(100, 10)))  # two of each batch: a quarter of eight
+    assert sorted(recent.all().flatten().tolist()) == [0, 1, 2, 3, 100, 105]
+    assert recent.newest(2).flatten().tolist() == [105, 100]
+    for batch in range(2, 6):
+        recent.add(transitions(numbered(100 * batch, 10)))
+    assert sorted(recent.all().flatten().tolist()) == [200, 205, 300, 305, 400, 405, 500, 505]
+    assert recent.newest(3).flatten().tolist() == [505, 500, 405]
+
+
+def test_recent_observations_are_copies():
+    recent, buffer = Recent(torch.zeros(2, 1), most=2), torch.ones(8, 1)
+    recent.add(transitions(buffer))
+    buffer.fill_(7.0)
+    assert 7.0 not in recent.all()
+
+
+# --- what is published
+
+
+def test_weights_as_they_are_are_the_learners_own_bytes():
+    values = torch.randn(10)
+    packing = AsTheyAre(values)
+    assert packing.renew(weights(3)) == 3
+    values.mul_(2.0)
+    assert np.array_equal(packing.pack().view(np.float32), values.numpy())
+    assert packing.nbytes == 40
+
+
+@pytest.mark.parametrize("form", [Float32(), Cast(), Int8(states=32)])
+def test_a_network_without_weights_of_its_own_is_packed_anew_for_each_version(form):
+    made, teacher, _, _ = following(Whole(format=form))
+    packed = []
+    for version in (0, 1):
+        assert made.renew(weights(version)) == version
+        packed.append(made.pack())
+        assert len(packed[-1]) == made.nbytes
+        moved(teacher)
+    assert not np.array_equal(*packed)
+    assert made.renew(weights(1)) == 1
+    assert made.pack() is packed[-1]  # the same version: nothing to do
+
+
+def test_a_student_follows_every_k_updates_and_says_of_which_version_it_is():
+    made, teacher, notes, _ = following(Student(distillation=Distillation(steps=4, trigger=EveryUpdates(updates=3))))
+    versions = []
+    for version in range(8):
+        versions.append(made.renew(weights(version)))
+        moved(teacher, version)
+    assert versions == [0, 0, 0, 3, 3, 3, 6, 6]
+    rows = [row for table, row in notes.rows if table == "compression"]
+    assert [row["version"] for row in rows] == [0, 3, 6]
+    assert [row["updates"] for row in rows] == [0, 3, 3]
+    assert math.isnan(rows[0]["kl_before"])
+    assert all(row["kl_after"] > 0 and row["steps"] == 4 and row["bytes"] == made.nbytes for row in rows)
+
+
+def test_a_student_follows_when_its_teacher_has_moved_enough():
+    trigger = AboveKL(threshold=0.05, check_every=2)
+    made, teacher, notes, _ = following(
+        Student(width=1.0, distillation=Distillation(steps=150, learning_rate=3e-3, trigger=trigger))
+    )
+    assert made.renew(weights(0)) == 0
+    assert notes.rows[-1][1]["kl_after"] < 0.05
+    assert made.renew(weights(10)) == 0  # it has not moved
+    moved(teacher)
+    assert made.renew(weights(11)) == 0  # looked at one update ago
+    assert made.renew(weights(12)) == 12
+    assert notes.rows[-1][1]["kl_before"] > 0.05 > notes.rows[-1][1]["kl_after"]
+
+
+def test_what_has_no_weights_of_its_own_is_logged_now_and_then():
+    made, _, notes, _ = following(Whole(format=Cast()))
+    for version in range(2 * LOOK_EVERY):
+        made.renew(weights(version))
+    assert [row["version"] for _, row in notes.rows] == [LOOK_EVERY - 1, 2 * LOOK_EVERY - 1]
+    assert all(0 <= row["kl_after"] < 1e-3 for _, row in notes.rows)
+
+
+def test_a_student_learns_from_what_was_learned_from(monkeypatch):
+    made, _, _, _ = following(Student(distillation=QUICK), states=8)
+    made.renew(weights(0))
+    shown, seen = states_of(VECTOR, 64, seed=5), []
+    follow = made._compressor.follow
+    monkeypatch.setattr(
+        made._compressor, "follow", lambda teacher, states: seen.append(states) or follow(teacher, states)
+    )
+    made.see(transitions(shown))
+    made.renew(weights(10))
+    rows = {tuple(row) for row in shown.tolist()}
+    assert len(seen[0]) == 8 + 16  # those from before, and a quarter of 64
+    assert sum(tuple(row) in rows for row in seen[0].tolist()) == 16
+
+
+@pytest.mark.parametrize(
+    ("compression", "part"), [("student", 0.5), ("whole", 0.51), ("channels", 0.5), ("binary", 0.95)]
+)
+def test_a_plan_knows_what_is_published_and_held(compression, part):
+    plain = fitted(override(RECIPES["impala"](), ["env.id=hpcddrl/Catch-v0"]), 3)
+    compressed = fitted(override(plain, [f"compression={compression}"]), 3)
+    before, after = (job_of(config, checked(config)) for config in (plain, compressed))
+    assert before.published == 4 * before.parameters
+    assert after.published < part * before.published
+    published = [flow.nbytes for flow in flows(after, 1000.0) if flow.kind == "weights"]
+    assert published == [published_layout(after.published).nbytes]
+    holds = {role: sum(p.total for p in parts) for role, parts in footprint(after, flows(after, 1000.0)).items()}
+    held = {role: sum(p.total for p in parts) for role, parts in footprint(before, flows(before, 1000.0)).items()}
+    assert holds[Role.LEARNER] > held[Role.LEARNER]
+    assert holds[Role.ACTOR] < held[Role.ACTOR]
+
+
+@torch.no_grad()
+def test_an_actors_probabilities_are_those_of_what_acted():
+    """μ is the stand-in's, at the time of acting: the learner's own network has others."""
+    made, teacher, _, blueprint = following(Student(width=0.2, distillation=QUICK), kind="nips")
+    made.renew(weights(0))
+    actor = make_stand_in(Student(width=0.2), blueprint)
+    actor.unpack(made.pack())
+    states = states_of(SMALL, 16)
+    acted = LocalPolicy(actor, Categorical(3), seed=0)(states.numpy())
+    actions = torch.from_numpy(acted.action)
+    own = Categorical(3).log_prob(actor(states).policy, actions).numpy()
+    assert np.array_equal(acted.log_mu, own)
+    assert not np.allclose(acted.log_mu, Categorical(3).log_prob(teacher(states).policy, actions).numpy())

@@ -1,0 +1,48 @@
+"""The table of compressors' latencies: rows that grow, and none measured twice."""
+
+import sys
+
+import pytest
+from teachers import SMALL
+
+from benchmarks import compressors
+from benchmarks.rows import read_rows
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """Return a function that runs the command on committed code and gives the rows and the text."""
+    monkeypatch.setattr(compressors, "code_key", lambda: "c0de000000")
+    monkeypatch.setattr("hpcddrl.envs.make.probe", lambda env: SMALL)
+
+    def run(*arguments):
+        fixed = ["--torso", "nips", "--batch", "2", "--repetitions", "1", "--out", tmp_path]
+        monkeypatch.setattr(sys, "argv", ["compressors", *map(str, [*fixed, *arguments])])
+        compressors.main()
+        return read_rows(tmp_path / "compressors.csv"), (tmp_path / "compressors.md").read_text()
+
+    return run
+
+
+def test_each_compressor_is_a_row_beside_the_best_float_format(bench):
+    rows, text = bench("--compressor", "int8", "magnitude 0.8")
+    assert [(row["compressor"], row["batch"]) for row in rows] == [("int8", "2"), ("magnitude 0.8", "2")]
+    for row in rows:
+        latency, best = float(row["latency_ms"]), float(row["best_float_ms"])
+        assert float(row["ratio"]) == pytest.approx(latency / best, abs=0.02 + 0.01 * latency / best)
+        assert f"| {row['compressor']} | 2 | {row['latency_ms']} |" in text
+    assert rows[0]["verdict"] in ("real speed", "not faster")
+    assert rows[1]["verdict"] == "simulated"
+    assert int(rows[0]["bytes"]) < 0.27 * 4 * int(rows[0]["parameters"])
+
+
+def test_what_was_measured_is_not_measured_again_until_the_code_changes(bench, monkeypatch):
+    bench("--compressor", "int8")
+    measured = []
+    monkeypatch.setattr(compressors, "measure", lambda torso, names, batch, repetitions: measured.append(names) or [])
+    bench("--compressor", "int8")
+    assert measured == []
+    monkeypatch.setattr(compressors, "code_key", lambda: "c0de000001")
+    with pytest.raises(ValueError, match="zip"):  # a row without its measurement is not written
+        bench("--compressor", "int8")
+    assert measured == [["int8"]]
