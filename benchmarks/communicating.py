@@ -11,6 +11,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from hpcddrl.comm.channel import Receiver, Tag, Traffic, drain
 from hpcddrl.comm.messages import pull_layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.logs.timing import Timing
-from hpcddrl.roles.publishing import Inbox, Publisher
+from hpcddrl.roles.publishing import AsTheyAre, Inbox, Publisher
 from hpcddrl.types import Array, Weights
 
 ROUNDS = 7  # of each thing, in turn with the others; the median counts
@@ -46,10 +47,13 @@ class Publication:
         self._traffic, others = Traffic(), list(range(1, world.size))
         self._bare = world.Dup()
         if world.rank == 0:
-            self._publisher = Publisher(world, others, floats, exact=False, timing=Timing(), traffic=self._traffic)
+            packing = AsTheyAre(self._values)
+            self._publisher = Publisher(world, others, packing, exact=False, timing=Timing(), traffic=self._traffic)
             self._publisher.put(Weights(0, self._values))
         else:
-            self._inbox = Inbox(world, 0, self._values, exact=False, traffic=self._traffic)
+            own = self._values.numpy().view(np.uint8)
+            take = partial(np.copyto, own)
+            self._inbox = Inbox(world, 0, len(own), take, exact=False, traffic=self._traffic)
 
     def ours(self) -> None:
         """Publish once."""

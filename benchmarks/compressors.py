@@ -39,7 +39,17 @@ MEASURED = (
     "binary_macs",
 )
 COLUMNS = (*KEY, *MEASURED, "repetitions", "load", "date")
-SHOWN = ("compressor", "batch", "latency_ms", "best_float_ms", "best_float", "ratio", "verdict", "bytes", "macs")
+SHOWN: tuple[str, ...] = (
+    "compressor",
+    "batch",
+    "latency_ms",
+    "best_float_ms",
+    "best_float",
+    "ratio",
+    "verdict",
+    "bytes",
+    "macs",
+)
 SHOWN += ("binary_macs", "load", "code", "date")
 LEGEND = """\
 # Compressed networks on one core

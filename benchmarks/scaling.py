@@ -24,9 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from benchmarks.frameworks import PATIENCE_S, REFUSED, busy_s, launch
+from benchmarks.frameworks import PATIENCE_S, REFUSED
+from benchmarks.jobs import circumstances, launch
 from benchmarks.rows import (
     CHANGED,
     ROOT,
@@ -39,6 +38,7 @@ from benchmarks.rows import (
     markdown_table,
     read_rows,
 )
+from benchmarks.steady import phases, rate
 from hpcddrl.logs.measured import Measured, read_measured
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.logs.timing import Phase
@@ -91,19 +91,7 @@ def key_of(ranks: int, setting: Setting, code: str) -> Row:
 
 def frames_per_s(measured: Sequence[Measured]) -> float:
     """Return what the actors of a run stepped."""
-    return sum(m.counts["env_steps"] / m.wall_s for m in measured if m.role == "actor")
-
-
-def phases(measured: Sequence[Measured], role: str) -> str:
-    """Return the shares of a role's phases, the largest first, with their range over its ranks."""
-    mine = [m for m in measured if m.role == role]
-    shares = {phase: np.array([m.seconds[phase] / m.wall_s for m in mine]) for phase in mine[0].seconds}
-    texts = []
-    for phase in sorted(shares, key=lambda p: -shares[p].mean()):
-        if shares[phase].mean() >= 0.005:
-            ranged = f" ({shares[phase].min():.0%}–{shares[phase].max():.0%})" if len(mine) > 1 else ""
-            texts.append(f"{phase} {shares[phase].mean():.0%}{ranged}")
-    return ", ".join(texts)
+    return rate([m for m in measured if m.role == "actor"], "env_steps")
 
 
 def traffic(measured: Sequence[Measured]) -> str:
@@ -140,15 +128,15 @@ def simulated(base: Path, ranks: int) -> float | None:
 def row_of(ranks: int, base: Row | None, run: Path) -> Row:
     """Read a finished run into a row; ``base`` is that of the fewest ranks, None if this is it."""
     measured = read_measured(ROOT / run)
-    rate = frames_per_s(measured)
+    frames = frames_per_s(measured)
     (learner,) = [m for m in measured if m.role == "learner"]
-    per_actor = rate / (ranks - 1)
+    per_actor = frames / (ranks - 1)
     first = float(base["frames_per_s"]) / (int(base["ranks"]) - 1) if base else per_actor
     predicted = simulated(ROOT / (base["run"] if base else run), ranks)
     return {
-        "frames_per_s": f"{rate:.1f}",
+        "frames_per_s": f"{frames:.1f}",
         "efficiency": f"{per_actor / first:.3f}",
-        "simulated": "" if predicted is None else f"{predicted:.1f} ({predicted / rate - 1:+.1%})",
+        "simulated": "" if predicted is None else f"{predicted:.1f} ({predicted / frames - 1:+.1%})",
         "lag": f"{learner.lag:.2f}",
         "learner_idle": f"{learner.seconds[Phase.WAIT] / learner.wall_s:.3f}",
         "updates_per_s": f"{learner.counts['updates'] / learner.wall_s:.1f}",
@@ -184,15 +172,15 @@ class Bench:
         """
         out = RUNS / f"{ranks:04d}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         line, log = command(ranks, self.setting, out), ROOT / out.with_name(out.name + ".log")
-        code, load, start, before = code_key(), os.getloadavg()[0], time.monotonic(), busy_s()
-        if not launch(line, log, float(self.setting.seconds) + PATIENCE_S):
+        code = code_key()
+        with circumstances() as around:
+            ended_well = launch(line, log, float(self.setting.seconds) + PATIENCE_S)
+        if not ended_well:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
             raise RuntimeError(f"{tail}\n{ranks} ranks failed; all it printed: {log}")
-        all_s, own_s = (after - then for after, then in zip(busy_s(), before, strict=True))
         base = next((row for row in self.rows(code) if int(row["ranks"]) == smallest), None)
         row = key_of(ranks, self.setting, code) | row_of(ranks, base if ranks != smallest else None, out)
-        row |= {"load": f"{load:.1f}", "others": f"{max(0.0, all_s - own_s) / (time.monotonic() - start):.1f}"}
-        row |= {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "about": about_machine()}
+        row |= around | {"about": about_machine()}
         row["command"] = shlex.join(["python" if part == sys.executable else part for part in line])
         add_row(self.csv, COLUMNS, row)
         self.draw(code)

@@ -16,7 +16,6 @@ skipped, so the tables can grow over several days. throughput.md is drawn from t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -38,17 +37,18 @@ from benchmarks.rows import (
     markdown_table,
     read_rows,
 )
-from benchmarks.steady import START_S, Steady, read_steady
+from benchmarks.steady import phases, rate, shares
+from hpcddrl.logs.measured import Measured, read_measured
+from hpcddrl.logs.timing import Phase
 
 PATIENCE_S = 120.0  # that a run may take beside its seconds
 ALONE_S = 5.0  # for each part
 REFUSED = 2
-LEAST_SHARE = 5e-4  # of wall time, to be shown
-LEGEND = f"""\
+LEGEND = """\
 `make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
-four times env steps. Rates and shares are of a run's time after its first {START_S:g} s. Load is the machine's load
-average as a run started, others the cores that other processes kept busy meanwhile. The commands are in the CSV
-files."""
+four times env steps. Rates and shares are of the time after the first updates. Phases: share of the wall time of a
+role's ranks, the mean and, in brackets, the range over the ranks. Load is the machine's load average as a run started,
+others the cores that other processes kept busy meanwhile. The commands are in the CSV files."""
 AROUND = ("load", "others", "date", "about", "command")
 
 
@@ -67,7 +67,7 @@ class Table(NamedTuple):
 
     def section(self, rows: Iterable[Row]) -> list[str]:
         """Return its part of the Markdown file."""
-        shown = [c for c in (*self.key, *self.values, *AROUND) if c not in ("machine", "about", "command", "shares")]
+        shown = [c for c in (*self.key, *self.values, *AROUND) if c not in ("machine", "about", "command")]
         return [self.text, "", *markdown_table(shown, ([row[c] for c in shown] for row in rows)), ""]
 
 
@@ -76,20 +76,23 @@ def against_bound(key: Row) -> Row:
     ranks = int(key["ranks"])
     parts = {part: on_cores(part, key["env"], key["torso"], key["precision"], ranks, ALONE_S) for part in PARTS}
     settings = {"network.torso": key["torso"], "precision": key["precision"]}
-    ran, lag, around = run_impala(ranks, key["env"], int(key["seconds"]), settings)
-    trained, most = ran.rates["trained"], bound(parts)
+    measured, around = run_impala(ranks, key["env"], int(key["seconds"]), settings)
+    trained, most = rate(measured, "trained"), bound(parts)
     row = {f"{part}_per_s": f"{rate:.0f}" for part, rate in parts.items()}
     row |= {"bound": f"{most:.0f}", "trained_per_s": f"{trained:.0f}", "of_bound": f"{trained / most:.2f}"}
-    return row | {"lag": f"{lag:.1f}", "shares": json.dumps(ran.shares)} | around
+    (learner,) = [m for m in measured if m.role == "learner"]
+    roles = {role: phases(measured, role) for role in ("learner", "actor")}
+    return row | {"lag": f"{learner.lag:.1f}"} | roles | around
 
 
 def by_actors(key: Row) -> Row:
     """Run so many actors and a learner with little to do."""
     settings = {"network.torso": "nips", "network.width": key["width"]}
-    ran, _, around = run_impala(int(key["actors"]) + 1, key["env"], int(key["seconds"]), settings)
-    steps = ran.rates["env_steps"]
+    measured, around = run_impala(int(key["actors"]) + 1, key["env"], int(key["seconds"]), settings)
+    steps = rate(measured, "env_steps")
     row = {"steps_per_s": f"{steps:.0f}", "an_actor": f"{steps / int(key['actors']):.0f}"}
-    return row | {f"{role}_waits": f"{ran.shares[role]['wait']:.2f}" for role in ("learner", "actor")} | around
+    waits = {f"{role}_waits": shares(measured, role)[Phase.WAIT].mean() for role in ("learner", "actor")}
+    return row | {name: f"{share:.2f}" for name, share in waits.items()} | around
 
 
 COMMON = ("code", "machine", "env", "seconds")
@@ -97,7 +100,7 @@ TABLES = (
     Table(
         "throughput",
         (*COMMON, "torso", "precision", "ranks"),
-        (*(f"{part}_per_s" for part in PARTS), "bound", "trained_per_s", "of_bound", "lag", "shares"),
+        (*(f"{part}_per_s" for part in PARTS), "bound", "trained_per_s", "of_bound", "lag", "learner", "actor"),
         "## Beside the bound\n\nTrained env steps per second; env, infer and train are the parts alone, on all cores.",
         against_bound,
     ),
@@ -112,8 +115,8 @@ TABLES = (
 )
 
 
-def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[Steady, float, Row]:
-    """Run the recipe; return what it did, the mean lag of its data in updates, and under which circumstances it ran.
+def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[tuple[Measured, ...], Row]:
+    """Run the recipe; return what its ranks did, and under which circumstances it ran.
 
     Raises:
         RuntimeError: it failed; with the end of what it printed.
@@ -128,22 +131,7 @@ def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> 
         if not ended_well:
             raise RuntimeError("\n".join(log.read_text(errors="replace").splitlines()[-20:]))
         command = shlex.join(["python" if word == sys.executable else word for word in line])
-        lag = json.loads((out / "summary.json").read_text())["lag_mean"]
-        around |= {"about": about_machine(), "command": command}
-        return read_steady(out, ("trained", "env_steps")), lag, around
-
-
-def shares_of(rows: Iterable[Row]) -> list[str]:
-    """Return a table of each row's phases, in percent of wall time, a column a role."""
-    lines = []
-    for row in rows:
-        shares = json.loads(row["shares"])
-        most = {phase: max(of[phase] for of in shares.values()) for of in shares.values() for phase in of}
-        phases = sorted((phase for phase in most if most[phase] >= LEAST_SHARE), key=lambda phase: -most[phase])
-        cells = [[phase, *(f"{100 * of[phase]:.1f}" for of in shares.values())] for phase in phases]
-        lines += [f"{row['torso']}, {row['precision']}, code {row['code']}: share of wall time in %", ""]
-        lines += [*markdown_table(["phase", *shares], cells), ""]
-    return lines
+        return read_measured(out), around | {"about": about_machine(), "command": command}
 
 
 def document(folder: Path) -> str:
@@ -154,7 +142,7 @@ def document(folder: Path) -> str:
         lines += [f"Machine: {about}", ""]
     for table in TABLES:
         lines += table.section(rows[table.name])
-    return "\n".join(lines + shares_of(rows["throughput"])).rstrip() + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -173,8 +161,6 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
     parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
     given = parser.parse_args(arguments)
-    if given.seconds < 2 * START_S:
-        parser.error(f"--seconds {given.seconds}: the first {START_S:g} s do not count; give at least {2 * START_S:g}")
     if given.ranks < 2:
         parser.error(f"--ranks {given.ranks}: the tables are of a learner and its actors; start 2 or more")
     return given
@@ -212,13 +198,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"[{number + 1}/{len(missing)}] {said}: ", end="", flush=True)
         try:
             row = key | table.measure(key)
-        except RuntimeError as failure:
+        except (RuntimeError, ValueError) as failure:
             print(f"failed\n{failure}", flush=True)
             failed = 1
             continue
         add_row(table.csv(given.into), (*table.key, *table.values, *AROUND), row)
         (given.into / "throughput.md").write_text(document(given.into))
-        print(", ".join(f"{name} {row[name]}" for name in table.values if name != "shares"), flush=True)
+        print(", ".join(f"{name} {row[name]}" for name in table.values), flush=True)
     print(f"open {given.into / 'throughput.md'}")
     return failed
 

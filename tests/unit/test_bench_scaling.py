@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmarks import communication, rows, scaling
+from benchmarks import communication, jobs, rows, scaling
 from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 
@@ -41,7 +41,8 @@ RUN = (
 @pytest.fixture
 def table(tmp_path, monkeypatch):
     """Return a table in an empty folder, on committed code, whose runs end at once with what `RUN` measured."""
-    monkeypatch.setattr(scaling, "code_key", lambda: CODE)
+    for module in (scaling, jobs):
+        monkeypatch.setattr(module, "code_key", lambda: CODE)
     monkeypatch.setattr(scaling, "machine", lambda: SETTING.machine)
     monkeypatch.setattr(scaling, "launch", lambda line, log, limit: True)
     monkeypatch.setattr(scaling, "read_measured", lambda run: RUN)

@@ -1,16 +1,25 @@
 """The tables of throughput: their rows, what is missing, and the bound."""
 
-import json
-
-import h5py
 import pytest
 
-from benchmarks import parts, rows, steady, throughput
+from benchmarks import parts, rows, throughput
+from hpcddrl.logs.measured import Measured
+from hpcddrl.logs.timing import Phase
 
 ALONE = {"env": 3000.0, "infer": 6000.0, "train": 2000.0}
 CODE, AROUND = "c0de000000", {"code": "c0de000000", "load": "0.1", "others": "0.0", "date": "2026-01-01"}
-SHARES = {"learner": {"gradient": 0.8, "wait": 0.2}, "actor": {"gradient": 0.0, "wait": 1.0}}
-STEADY = steady.Steady({"trained": 900.0, "env_steps": 1200.0}, SHARES)
+
+
+def rank(role, counts, **seconds):
+    phases = {phase: seconds.get(phase, 0.0) for phase in Phase}
+    return Measured(0, role, 10.0, 10.0, 0.0, phases, {}, {}, {"env_steps": 0.0, "trained": 0.0, **counts}, {}, {}, 1.5)
+
+
+MEASURED = (
+    rank("learner", {"trained": 9000.0}, gradient=8.0, wait=2.0),
+    rank("actor", {"env_steps": 5000.0}, env=9.0, wait=1.0),
+    rank("actor", {"env_steps": 7000.0}, env=10.0),
+)
 
 
 @pytest.fixture
@@ -22,7 +31,7 @@ def jobs(monkeypatch):
         ran.append((ranks, env, seconds, settings))
         if settings.get("precision") == "bf16":
             raise RuntimeError("why it failed")
-        return STEADY, 1.5, AROUND | {"about": "software", "command": f"mpirun -n {ranks}"}
+        return MEASURED, AROUND | {"about": "software", "command": f"mpirun -n {ranks}"}
 
     monkeypatch.setattr(throughput, "run_impala", run)
     monkeypatch.setattr(
@@ -51,14 +60,12 @@ def test_rows_are_written_as_runs_end_and_not_made_again(tmp_path, jobs, capsys)
     assert [settings["precision"] for *_, settings in jobs] == ["bf16"]
 
 
-def test_the_text_has_both_tables_and_the_shares(tmp_path, jobs):
+def test_the_text_has_both_tables_and_the_phases(tmp_path, jobs):
     throughput.main(["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--into", str(tmp_path)])
     text = (tmp_path / "throughput.md").read_text()
-    assert "| nips | fp32 | 2 | 3000 | 6000 | 2000 | 1000 | 900 | 0.90 |" in text
-    assert "| gradient | 80.0 | 0.0 |" in text
-    assert text.index("| wait | 20.0 | 100.0 |") < text.index("| gradient | 80.0 | 0.0 |")
-    assert "| 0.25 | 1 | 1200 | 1200 | 0.20 | 1.00 |" in text
-    assert json.loads(rows.read_rows(tmp_path / "throughput.csv")[0]["shares"]) == SHARES
+    phases = "gradient 80%, wait 20% | env 95% (90%–100%), wait 5% (0%–10%)"
+    assert f"| nips | fp32 | 2 | 3000 | 6000 | 2000 | 1000 | 900 | 0.90 | 1.5 | {phases} |" in text
+    assert "| 0.25 | 1 | 1200 | 1200 | 0.20 | 0.05 |" in text
 
 
 def test_one_rank_is_refused(capsys):
@@ -71,19 +78,3 @@ def test_changed_files_are_refused(tmp_path, jobs, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "code_key", lambda: CODE + rows.CHANGED)
     assert throughput.main(["--ranks", "2", "--into", str(tmp_path)]) == throughput.REFUSED
     assert not jobs
-
-
-def test_a_run_is_read_from_after_its_start(tmp_path):
-    with h5py.File(tmp_path / "run.h5", "w") as file:
-        for rank, role in enumerate(("learner", "actor", "actor")):
-            group = file.create_group(f"ranks/{rank:04d}")
-            group.attrs["role"] = role
-            group["progress/time"], group["progress/trained"] = [5.0, 12.0, 16.0, 20.0], [0.0, 50.0, 70.0, 130.0]
-            group["timing/wall"] = [5.0, 7.0, 4.0, 4.0]
-            group["timing/wait"] = [5.0, 7.0, 1.0 + rank, 1.0]
-            group["timing/cpu"] = [9.0] * 4
-    read = steady.read_steady(tmp_path, ["trained"])
-    assert read.rates == {"trained": pytest.approx(3 * 80 / 8)}
-    assert read.shares == {"learner": {"wait": 2 / 8}, "actor": {"wait": pytest.approx((3 + 4) / 2 / 8)}}
-    with pytest.raises(ValueError, match="rank 0000 has no interval after its first 18 s"):
-        steady.read_steady(tmp_path, ["trained"], start_s=18.0)
