@@ -156,7 +156,7 @@ def scenario(known: Calibration, job: Job, machine: Machine) -> Scenario:
     if roles != set(known.work):
         had, has = (", ".join(sorted(map(str, some))) for some in (known.work, roles))
         raise ValueError(
-            f"the run had these roles: {had}; the job has these: {has}; what work takes is known of the same roles only; "
+            f"the run had these roles: {had}; the job has these: {has}; what work takes is known of the same only; "
             "simulate from a run that has them"
         )
     if job.peers and not known.job.peers:
