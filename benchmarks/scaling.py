@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import shlex
 import sys
@@ -106,10 +107,8 @@ def traffic(measured: Sequence[Measured]) -> str:
 
 
 def simulated(base: Path, ranks: int) -> float | None:
-    """Return the frames/s that are simulated for so many ranks from a run, None without simpy."""
-    try:
-        import simpy  # noqa: F401
-    except ImportError:
+    """Return the frames/s that are simulated for so many ranks from a run; None without simpy, or if it is gone."""
+    if importlib.util.find_spec("simpy") is None or not (base / "run.h5").exists():
         return None
     from hpcddrl.config import Topology
     from hpcddrl.runtime.calibration import calibrate, scenario

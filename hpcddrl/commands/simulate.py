@@ -96,6 +96,8 @@ def simulate(
     jobs = [_job(opened, count) for count in ranks]
     found = [_outcome(shown, known, job, machine, seed) for job in jobs]
     _print(shown, found, known)
+    for line in notes(known.job, jobs):
+        shown.print(line)
     if out is not None:
         _write(out, run, jobs, found, known, machine)
         shown.print(f"open {out / 'simulation.json'}, {out / 'simulation.png'}")
@@ -168,6 +170,18 @@ def _print(shown: Console, found: list[Outcome], known: Calibration) -> None:
     shown.print("efficiency: frames/s of each rank that steps environments, beside the first row's. lag: mean age of")
     shown.print("data in updates, of gradients where servers apply them. busy: of the busiest rank of a role. limited")
     shown.print("by: what has no time left; the ranks that step environments, if nothing else.")
+
+
+def notes(own: Job, jobs: list[Job]) -> list[str]:
+    """Return what the run could not tell of some jobs, and what is taken instead."""
+    found = []
+    if own.learners == 1 and any(job.learners > 1 and job.config.update.kind == "allreduce" for job in jobs):
+        found.append(
+            "allreduce: the run had one learner a group, so it takes what its ring takes on the links, no more."
+        )
+    if any(job.peers != own.peers for job in jobs):
+        found.append("peers: another number than in the run; a forward pass is taken as a third of a gradient.")
+    return found
 
 
 def _stepping(outcome: Outcome) -> int:

@@ -60,6 +60,8 @@ class Sleep(gym.Env[Frame, np.int64]):
     """
 
     def __init__(self, sleep_s: float = 0.005, episode_length: int = 1000, shape: tuple[int, ...] = (84, 84)) -> None:
+        if sleep_s < 0:
+            raise ValueError(f"env.options.sleep_s = {sleep_s}: must be 0 or more")
         self.observation_space = gym.spaces.Box(0, 255, tuple(shape), np.uint8)
         self.action_space = gym.spaces.Discrete(4)
         self._sleep_s, self._length, self._step = sleep_s, episode_length, 0

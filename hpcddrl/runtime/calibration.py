@@ -156,8 +156,8 @@ def scenario(known: Calibration, job: Job, machine: Machine) -> Scenario:
     if roles != set(known.work):
         had, has = (", ".join(sorted(map(str, some))) for some in (known.work, roles))
         raise ValueError(
-            f"the run had these roles: {had}; the job has these: {has}; what work takes is known of the same roles "
-            "only; simulate from a run that has them"
+            f"the run had these roles: {had}; the job has these: {has}; what work takes is known of the same only; "
+            "simulate from a run that has them"
         )
     if job.peers and not known.job.peers:
         raise ValueError("the run has one group, so what an exchange takes is not known; simulate from one with two")

@@ -174,6 +174,13 @@ def test_simulate_prints_a_table_and_writes_numbers_and_a_picture(run, command, 
     assert (tmp_path / "out" / "simulation.png").stat().st_size > 10_000
 
 
+def test_what_was_not_measured_is_said(run, command):
+    code, out, err = command("simulate", run, "--ranks", "6", "--set", "topology.learners_per_group=2")
+    assert (code, err) == (0, "")
+    assert "allreduce: the run had one learner a group" in out
+    assert "peers:" not in out
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

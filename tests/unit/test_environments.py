@@ -1,5 +1,7 @@
 """The contract of environments: resets, truncation, rewards, spaces, seeds and errors."""
 
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -425,3 +427,24 @@ def test_environments_that_differ_are_one_line_that_names_them(ids, options):
     first, second = ids.split(",")
     assert str(error.value).startswith(f"env.id = {ids!r}: {second} does not show and take the same as {first} ")
     assert "\n" not in str(error.value)
+
+
+# Sleep
+
+
+def test_sleep_takes_time_and_no_processor_and_shows_what_atari_shows():
+    envs = environments("hpcddrl/Sleep-v0", 1, options={"sleep_s": 0.01, "episode_length": 5}, frame_stack=4)
+    assert envs.spec.frame_shape == (84, 84)
+    assert envs.spec.observation_shape == (4, 84, 84)
+    assert envs.spec.frame_dtype == np.uint8
+    envs.reset()
+    wall, cpu = time.perf_counter(), time.process_time()
+    ends = [int(envs.step(np.zeros(1, np.int64)).episode_length[0]) for _ in range(11)]
+    assert ends == [0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 5]
+    assert time.perf_counter() - wall >= 10 * 0.01  # the step that only resets sleeps not
+    assert time.process_time() - cpu < 0.05
+
+
+def test_sleep_cannot_take_less_than_no_time():
+    with pytest.raises(ValueError, match=r"env.options.sleep_s = -1: must be 0 or more"):
+        environments("hpcddrl/Sleep-v0", 1, options={"sleep_s": -1})
