@@ -22,8 +22,8 @@ Goals = dict[str, Any]  # of arrays
 class BitFlip(gym.Env[Goals, np.int64]):
     """Turn bits into given ones, one an env step; reward −1 until they are the same (Andrychowicz et al. 2017).
 
-    Both are drawn at random, and an episode has as many steps as there are bits. With more than 40 bits no random
-    play ever meets the goal (from the paper, section 3.1).
+    Both are drawn at random, and an episode has as many steps as there are bits. Beyond 40 bits, says the paper, an
+    agent without hindsight never sees another reward than −1.
 
     Args:
         bits: how many.

@@ -2,7 +2,8 @@
 
 - *Early*: within the band of random play. The first episodes are taken for it: their mean, and the deviation σ of a
   single one. The run leaves it when the mean of the newest episodes is surely above (Welch's test on the means of
-  blocks) and by some part of σ.
+  blocks) and by some part of σ. Where many environments start together their short episodes end first, so the band
+  should be of several episodes of each.
 - *Late*: on a plateau. Over the latter half of the episodes since random play was left, both bounds of the change lie
   within a small share of all that was gained so far (Schuirmann 1987: two one-sided tests; `trends.line` allows for
   autocorrelation). This is more than "no significant slope", which too little data always show.
