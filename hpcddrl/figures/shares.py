@@ -20,6 +20,7 @@ PHASES = {  # colours by kind: acting green, learning blue, messages orange to p
     "collect": "#B7E4D6",
     "batch": "#A9CFE8",
     "gradient": "#0072B2",
+    "peers": "#003F6B",
     "update": "#56B4E9",
     "compress": "#08406B",
     "send": "#F6D48F",
