@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcddrl.simulation.cost import Cost
 from hpcddrl.simulation.messages import Buffer, Channel
 from hpcddrl.simulation.world import Rank, Run
 
@@ -90,9 +89,8 @@ def actor(rank: Rank, inbox: Inbox, receivers: Sequence[Channel[int]], length: i
 
 def remote_actor(rank: Rank, frames: Channel[None], actions: Channel[None]) -> Run:
     """Step environments with the actions that a learner answers each frame with; see `roles.actor.RemoteActor`."""
-    overhead: Cost = rank.work.rest
+    overhead = rank.work.rest + rank.work.send
     while True:
-        yield from rank.spend(rank.work.send)
         frames.send(rank, None)
         yield from rank.wait(lambda: bool(actions.arrived), longest_s=1e-3)
         learner, _ = actions.take()

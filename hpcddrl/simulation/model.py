@@ -4,7 +4,8 @@ Every rank is a process of its own and every message an event, but for three sho
 in seconds to minutes. The steps of (half) a rollout are one event, as nothing happens to an actor between them (unless
 cores are shared or a learner acts). Groups that share no server are alike and never wait for each other, so only some
 of them are simulated and stand for all. And exchanges between groups are booked in bulk. The job is simulated until
-every rank that steps has made so many rollouts, fewer where ranks are many: a total of about ``ROLLOUTS``.
+every rank that steps has made so many rollouts, fewer where ranks are many: a total of about ``ROLLOUTS``, or of that
+many steps where each is an event.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcddrl.comm.placement import Role
+from hpcddrl.config import CentralActing
 from hpcddrl.simulation.build import Group, Scenario, Servers
 from hpcddrl.simulation.world import Rank, World
 
@@ -60,7 +62,8 @@ def simulate(scenario: Scenario, seed: int = 0) -> Outcome:
     first.watch(scenario.report_every_s, scenario.ranks * each_s)
     servers.start()
     steppers = [rank for group in groups for rank in group.steppers]
-    most = max(FEWEST, min(MOST, ROLLOUTS // len(steppers)))
+    stepwise = isinstance(config.acting, CentralActing) or scenario.machine.cores is not None
+    most = max(FEWEST, min(MOST, ROLLOUTS // (len(steppers) * (length if stepwise else 1))))
     world.run_until(steppers, max(2, most // 4) * length)
     world.start_over()
     world.run_until(steppers, most * length)
