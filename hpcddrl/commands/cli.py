@@ -13,6 +13,7 @@ from hpcddrl.comm.failure import complain_once
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.lists import list_recipes, ranks
 from hpcddrl.commands.plan import plan
+from hpcddrl.commands.report import report
 from hpcddrl.commands.run import run
 
 USAGE_ERROR = 2
@@ -44,10 +45,11 @@ def cli() -> None:
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
+    python -m hpcddrl report runs/one runs/two        a page on runs: curves, shares of time, what looks wrong
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, list_recipes, plan, ranks):
+for _command in (run, evaluate, report, list_recipes, plan, ranks):
     cli.add_command(_command)
 
 

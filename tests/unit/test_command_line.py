@@ -49,7 +49,8 @@ def test_ranks_takes_settings(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["run", "--help"], ["evaluate", "-h"], ["ranks", "--help"], ["plan", "-h"]]
+    "arguments",
+    [["--help"], ["-h"], ["run", "--help"], ["evaluate", "-h"], ["ranks", "--help"], ["plan", "-h"], ["report", "-h"]],
 )
 def test_help_is_printed(command, arguments):
     code, out, err = command(*arguments)
@@ -59,7 +60,7 @@ def test_help_is_printed(command, arguments):
 
 
 def test_help_shows_each_example_on_a_line_of_its_own(command):
-    for name in ("run", "plan", "ranks"):
+    for name in ("run", "plan", "ranks", "report"):
         lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
         examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
         assert len(examples) == 3
@@ -127,7 +128,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: evaluate, list, plan, ranks, run"),
+        (["zzz"], "no such command 'zzz'; nearest: evaluate, list, plan, ranks, report, run"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),

@@ -181,7 +181,7 @@ MATHEMATICS = ["config", "types", "rl.returns", "rl.losses", "rl.policies", "rl.
 MATHEMATICS += ["networks.precision", "envs.make", "recipes", "algorithms.actor_critic"]
 MATHEMATICS += ["comm.messages", "comm.placement", "logs.rank_log", "logs.checkpoint", "logs.run_dir", "commands.cli"]
 MATHEMATICS += ["runtime.checks", "runtime.parts", "runtime.plan", "runtime.footprint", "runtime.pace"]
-MATHEMATICS += ["replay.replay"]
+MATHEMATICS += ["replay.replay", "logs.read", "commands.reporting.page"]
 
 
 def test_the_mathematics_the_layouts_and_the_command_line_start_no_mpi():

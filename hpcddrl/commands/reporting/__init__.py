@@ -1,0 +1,1 @@
+"""What `report` puts on its page: numbers, findings, drawings of jobs, and the page itself."""

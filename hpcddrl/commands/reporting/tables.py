@@ -1,0 +1,115 @@
+"""The tables of the page: text in cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from hpcddrl.commands.reporting.evidence import Finding
+from hpcddrl.commands.reporting.numbers import numbers
+from hpcddrl.figures.curves import final_returns
+from hpcddrl.figures.settings import differences, flat
+from hpcddrl.figures.style import si
+from hpcddrl.logs.read import Runs, only
+
+
+class Table(NamedTuple):
+    """A table on the page, with a line below it."""
+
+    header: list[str]
+    rows: list[list[str]]
+    caption: str
+
+
+def returns(episodes: pd.DataFrame) -> list[list[str]]:
+    """Return a row a setting and environment: how it ended."""
+    return [
+        [row.game, row.setting, str(row.seeds), si(row.iqm), _interval(row.low, row.high)]
+        for row in final_returns(episodes).itertuples()
+    ]
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{si(low)} to {si(high)}" if low == low else "one seed: none"
+
+
+def overview(runs: Runs, labels: Mapping[str, str]) -> Table:
+    """Return a row a run; what is the same for all is said once, below."""
+    rows = []
+    for row in runs.runs.itertuples():
+        n = numbers(only(runs, row.run))
+        rows.append(
+            {
+                "run": row.run,
+                "setting": labels[row.run],
+                "environment": row.env,
+                "seed": str(row.seed),
+                "ranks": str(row.ranks),
+                "return": si(n.return_mean),
+                "best": si(n.return_best),
+                "frames": si(n.frames),
+                "frames/s": si(n.frames_per_s),
+                "trained/s": si(n.trained_per_s),
+                "lag": si(n.lag),
+                "staleness": si(n.staleness),
+                "memory": si(n.memory, "B"),
+                "running": clock(n.seconds),
+                "state": row.state,
+            }
+        )
+    table = pd.DataFrame(rows)
+    same = [name for name in table if name != "run" and table[name].nunique() == 1]
+    shown = table.drop(columns=same)
+    alike = [f"{name} {table[name].iloc[0]}" for name in same if table[name].iloc[0] != "–"]
+    return Table(list(shown.columns), shown.to_numpy().tolist(), f"All: {', '.join(alike)}." if alike else "")
+
+
+def conspicuous(findings: Mapping[str, Sequence[Finding]]) -> list[list[str]]:
+    """Return a row a finding, with the runs that have it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for run, own in findings.items():
+        for finding in own:
+            found.setdefault((finding.level, finding.title), []).append(run)
+    return [[level, title, ", ".join(names)] for (level, title), names in found.items()]
+
+
+def differing_fields(runs: Runs, labels: Mapping[str, str]) -> Table:
+    """Return the fields that differ between runs, a column a setting, with the values of all its runs."""
+    table = differences(runs.configs)
+    columns = {
+        label: table[[run for run in labels if labels[run] == label]].agg(
+            lambda row: ", ".join(dict.fromkeys(row)), axis=1
+        )
+        for label in dict.fromkeys(labels.values())
+    }
+    rows = [[field, *(columns[label][field] for label in columns)] for field in table.index]
+    same = len(flat(next(iter(runs.configs.values()))).keys() - set(table.index))
+    return Table(["field", *columns], rows, f"{same} other fields are the same in all runs.")
+
+
+def clock(seconds: float) -> str:
+    """Write seconds as h:mm:ss."""
+    whole = round(seconds) if seconds == seconds else 0
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def role_rows(roles: pd.DataFrame) -> list[list[str]]:
+    """Return a row a role."""
+    return [[row.role, str(row.count), str(row.groups or "–"), row.ranks, row.hosts] for row in roles.itertuples()]
+
+
+def message_rows(messages: pd.DataFrame) -> list[list[str]]:
+    """Return a row a kind of message."""
+    return [
+        [
+            row.kind,
+            f"{row.sender} → {row.receiver}",
+            si(row.nbytes, "B"),
+            "not logged" if row.expected else si(row.messages_per_s),
+            "not logged" if row.expected else si(row.bytes_per_s, "B/s"),
+            si(row.planned_per_s, "B/s"),
+        ]
+        for row in messages.itertuples()
+    ]
