@@ -1,16 +1,19 @@
-"""Learning curves: read from a run's files, kept as text in its row, drawn as a picture."""
+"""Learning curves: from a run's episodes, kept as text in its row, drawn as a picture."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
+import pandas as pd
 
-POINTS, WINDOW = 60, 100  # points of a curve; episodes that each is the mean of
+from hpcddrl.figures.curves import WINDOW
+from hpcddrl.figures.statistics import running_mean
+from hpcddrl.figures.style import colours, panels, short, styled
+
+POINTS = 60  # of a curve
 Curve = list[tuple[float, float]]  # seconds since the start, mean return
 
 
@@ -21,35 +24,11 @@ class Panel(NamedTuple):
     curves: dict[str, Curve]  # by what stands in the legend
 
 
-def read_curve(run: Path, seconds: float) -> Curve:
-    """Return the mean return of the last 100 episodes of all ranks at even distances up to ``seconds``.
-
-    A rank's file says at which of its frames an episode ended; its table of progress says when that was.
-    """
-    ended, returns = [np.empty(0)], [np.empty(0)]
-    with h5py.File(run / "run.h5") as file:
-        for rank in file["ranks"].values():
-            if "episodes" in rank:
-                frames, time = (np.r_[0.0, rank[f"progress/{name}"][:]] for name in ("frames", "time"))
-                ended.append(np.interp(rank["episodes/frames"][:], frames, time))
-                returns.append(rank["episodes/return"][:])
-    order = np.argsort(np.concatenate(ended), kind="stable")
-    sorted_ends, sorted_returns = np.concatenate(ended)[order], np.concatenate(returns)[order]
-    curve = []
-    for at in np.linspace(0, seconds, POINTS + 1)[1:]:
-        seen = int(np.searchsorted(sorted_ends, at, side="right"))
-        if seen:
-            curve.append((float(at), float(sorted_returns[max(0, seen - WINDOW) : seen].mean())))
-    return curve
-
-
-def read_staleness(run: Path) -> float:
-    """Return the mean staleness of the gradients that servers applied; NaN where there are none."""
-    with h5py.File(run / "run.h5") as file:
-        tables = [rank.get("learning/staleness_mean") for rank in file["ranks"].values()]
-        intervals = np.concatenate([np.empty(0)] + [table[:] for table in tables if table is not None])
-    known = intervals[np.isfinite(intervals)]
-    return float(known.mean()) if len(known) else math.nan
+def curve_of(episodes: pd.DataFrame, seconds: float) -> Curve:
+    """Return the mean return of the last 100 episodes of all ranks at even distances up to ``seconds``."""
+    at = np.linspace(0, seconds, POINTS + 1)[1:]
+    means = running_mean(episodes["seconds"].to_numpy(float), episodes["return"].to_numpy(float), at, WINDOW)
+    return [(float(x), float(mean)) for x, mean in zip(at, means, strict=True) if np.isfinite(mean)]
 
 
 def to_text(curve: Curve) -> str:
@@ -62,18 +41,14 @@ def from_text(text: str) -> Curve:
     return [(float(at), float(value)) for at, _, value in (point.partition(":") for point in text.split())]
 
 
-def draw(path: Path, panels: Sequence[Panel]) -> bool:
-    """Draw a panel below the other for every setting; return False if matplotlib isn't there."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(9, 5 * len(panels)), layout="constrained")
-    for axes, panel in zip(np.ravel(figure.subplots(len(panels))), panels, strict=True):
-        for number, (name, curve) in enumerate(panel.curves.items()):
-            axes.plot(*zip(*curve, strict=True), label=name, linestyle="-" if number < 10 else "--")  # ten colours
-        axes.set(title=panel.title, xlabel="seconds", ylabel=f"return, mean of the last {WINDOW} episodes")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+@styled
+def draw(path: Path, settings: Sequence[Panel]) -> None:
+    """Draw a panel below the other for every setting."""
+    figure, axes = panels(len(settings), 1, 5)
+    for panel, setting in zip(axes, settings, strict=True):
+        for name, (colour, line) in colours(setting.curves).items():
+            panel.plot(*zip(*setting.curves[name], strict=True), label=name, color=colour, linestyle=line)
+        panel.set(title=setting.title, xlabel="seconds", ylabel=f"return, mean of the last {WINDOW} episodes")
+        short("x", panel)
+        panel.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
-    return True

@@ -27,11 +27,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.curves import draw, read_curve, read_staleness, to_text
+from benchmarks.curves import curve_of, draw, to_text
 from benchmarks.report import HEADER, Setting, document, panels
 from benchmarks.rows import CHANGED, ROOT, Row, about_machine, add_row, code_key, has_row, machine, read_rows
 from hpcddrl.comm.placement import fit
 from hpcddrl.config import Topology
+from hpcddrl.figures.ages import mean_staleness
+from hpcddrl.logs.read import read_runs
 from hpcddrl.recipes import RECIPES
 
 RUNS = Path("runs/bench-frameworks")  # below ROOT, where every command runs
@@ -134,6 +136,7 @@ def busy_s() -> tuple[float, float]:
 def row_of(what: Task, setting: Setting, run: Path, line: Sequence[str], note: str) -> Row:
     """Read a finished run into a row, but for what was noted before it: its code, the load, the date."""
     summary: dict[str, Any] = json.loads((ROOT / run / "summary.json").read_text())
+    tables = read_runs([ROOT / run]).tables
 
     def number(value: float | None, digits: int) -> str:
         return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
@@ -146,7 +149,7 @@ def row_of(what: Task, setting: Setting, run: Path, line: Sequence[str], note: s
         "predictions_per_s": number(summary["predictions_per_s"], 0),
         "trained_per_s": number(summary["trained_samples_per_s"], 0),
         "lag": number(summary["lag_mean"], 1),
-        "staleness": number(read_staleness(ROOT / run), 1),
+        "staleness": number(mean_staleness(tables["staleness"]), 1),
         "return_mean": number(summary["return_mean"], 2),
         "return_best": number(summary["return_best"], 1),
         "updates": number(summary["updates"], 0),
@@ -155,7 +158,7 @@ def row_of(what: Task, setting: Setting, run: Path, line: Sequence[str], note: s
         "about": about_machine(),
         "command": shlex.join(["python" if part == sys.executable else part for part in line]),
         "run": str(run),
-        "curve": to_text(read_curve(ROOT / run, summary["wall_s"])),
+        "curve": to_text(curve_of(tables["episodes"], summary["wall_s"])),
     }
 
 
@@ -278,15 +281,14 @@ class Bench:
         """Draw table and picture anew; return why there is no new picture, if so."""
         code, recipes, picture = code_key(), list(RECIPES), self.csv.with_suffix(".png")
         curves = panels(self.rows, self.setting, code, recipes)
-        drawn = bool(curves) and draw(picture, curves)
+        if curves:
+            draw(picture, curves)
         text = document(self.rows, self.setting, code, recipes, about_machine())
         if picture.exists():
-            aged = "" if drawn else ", as last drawn: it may be older than the tables"
+            aged = "" if curves else ", as last drawn: it may be older than the tables"
             text += f"\n![Return over seconds]({picture.name})\n\nReturn over seconds{aged}.\n"
         self.csv.with_suffix(".md").write_text(text)
-        if drawn:
-            return ""
-        return "no new picture: " + ("no matplotlib (pip install -e .[bench])" if curves else "no curve yet")
+        return "" if curves else "no new picture: no curve yet"
 
 
 def run_all(bench: Bench, tasks: Sequence[Task], dirty: bool) -> int:

@@ -5,9 +5,9 @@ import shlex
 import subprocess
 import sys
 
-import h5py
-import numpy as np
+import pandas as pd
 import pytest
+from written_runs import config_of, write_run
 
 from benchmarks import curves, frameworks, report, rows
 from hpcddrl.recipes import RECIPES
@@ -251,40 +251,40 @@ def test_rows_of_unlike_software_say_which():
     assert "- a3c: torch 2" in text
 
 
-def test_drawing_says_why_there_is_no_picture(bench, monkeypatch):
-    monkeypatch.setattr(frameworks, "draw", lambda *_: False)
+def test_drawing_says_why_there_is_no_picture(bench):
     assert bench.draw() == "no new picture: no curve yet"
-    bench.rows = [row("impala", curve="1:2")]
-    assert "no matplotlib" in bench.draw()
     assert "![" not in bench.csv.with_suffix(".md").read_text()
     bench.csv.with_suffix(".png").touch()
     bench.draw()
     assert "it may be older" in bench.csv.with_suffix(".md").read_text()
-    monkeypatch.setattr(frameworks, "draw", lambda *_: True)
+    bench.rows = [row("impala", curve="1:2 2:3")]
     assert bench.draw() == ""
+    assert "it may be older" not in bench.csv.with_suffix(".md").read_text()
+    assert bench.csv.with_suffix(".png").stat().st_size > 1000
 
 
 # Curves
 
 
-def test_a_curve_is_read_over_seconds_from_all_ranks(tmp_path):
-    with h5py.File(tmp_path / "run.h5", "w") as file:
-        for rank, offset in enumerate((0.0, 1.0)):
-            group = file.create_group(f"ranks/{rank:04d}")
-            group["progress/frames"], group["progress/time"] = [100.0, 300.0], [10.0, 20.0]
-            group["episodes/frames"], group["episodes/return"] = [50.0, 200.0], [offset, 10 + offset]
-        file["ranks/0002/learning/staleness_mean"] = [np.nan, 1.0, 3.0]
-    curve = dict(curves.read_curve(tmp_path, 20.0))
+def test_a_curve_is_over_seconds_and_of_all_ranks():
+    episodes = pd.DataFrame({"seconds": [5.0, 15.0, 5.0, 15.0], "return": [0.0, 10.0, 1.0, 11.0]})
+    found = curves.curve_of(episodes, 20.0)
+    curve = dict(found)
     assert len(curve) == 46  # nothing before the first episodes ended, at 5 s
     assert curve[5.0] == 0.5
     assert curve[20.0] == 5.5
-    assert curves.read_staleness(tmp_path) == 2.0
-    assert curves.from_text(curves.to_text(list(curve.items())))[-1] == (20.0, 5.5)
+    assert curves.from_text(curves.to_text(found))[-1] == (20.0, 5.5)
 
 
-def test_a_picture_is_drawn_where_matplotlib_is(tmp_path):
-    drawn = curves.draw(tmp_path / "a.png", [curves.Panel("one", {"impala": [(1.0, 2.0), (2.0, 3.0)]})] * 2)
-    assert drawn == (tmp_path / "a.png").exists()
+def test_a_row_is_read_from_a_finished_runs_files(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(frameworks, "ROOT", tmp_path)
+    run = write_run(tmp_path / "a3c", config_of("a3c", ranks=3))
+    summary = {"frames": 3e4, "wall_s": 10.0, "predictions_per_s": 1.0, "trained_samples_per_s": 2.0, "lag_mean": None}
+    summary |= {"return_mean": 1.0, "return_best": 2.0, "updates": 5, "peak_rss_bytes": {"learner": 2**20}}
+    (run / "summary.json").write_text(json.dumps(summary | {"ended": "2026-01-01T00:00:00Z", "exit_reason": "seconds"}))
+    found = frameworks.row_of(frameworks.task("a3c", 3), SETTING, run.relative_to(tmp_path), ["x"], "")
+    assert (found["frames_per_s"], found["lag"], found["staleness"]) == ("3000", "", "1.5")
+    assert found["curve"] == "", "its learners finished no episode"
 
 
 def test_pictures_mark_older_rows():
