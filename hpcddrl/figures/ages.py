@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpcddrl.figures.statistics import binned
 from hpcddrl.figures.style import COLOURS, INK, gap, panels, short, styled
 
 POINTS = 120
@@ -38,12 +37,20 @@ def mean_staleness(staleness: pd.DataFrame) -> float:
     return float(np.average(staleness["staleness"].to_numpy(float), weights=counts)) if counts.sum() else float("nan")
 
 
+def lag_over_time(learning: pd.DataFrame) -> pd.DataFrame:
+    """Return least, mean and greatest lag of all learners together, in about as many bins as one of them has rows."""
+    rows = int(learning.groupby(["segment", "rank"]).size().max())
+    bins = pd.cut(learning["seconds"], min(rows, POINTS), labels=False)
+    how = {"seconds": "mean", "lag_min": "min", "lag_mean": "mean", "lag_max": "max"}
+    return learning.groupby(bins).agg(how).reset_index(drop=True)
+
+
 def _lag_over_time(axes: Axes, learning: pd.DataFrame) -> None:
-    columns = ["lag_min", "lag_mean", "lag_max"]
-    line = binned(learning.dropna(subset=columns), "seconds", columns, POINTS)
-    if not len(line):
+    known = learning.dropna(subset=["lag_mean"])
+    if not len(known):
         gap(axes, NO_LAG)
         return
+    line = lag_over_time(known)
     axes.fill_between(line["seconds"], line["lag_min"], line["lag_max"], color=COLOURS[0], alpha=0.2, linewidth=0)
     axes.plot(line["seconds"], line["lag_mean"], color=COLOURS[0])
     axes.set(title="lag: mean, least to greatest", xlabel="seconds of running", ylabel="updates")

@@ -96,7 +96,9 @@ def short(axis: str, axes: Axes, unit: str = "", whole: bool = False) -> None:
     """Write the numbers of an axis ("x" or "y") shortly, 1.5k or 30 MB; only ``whole`` ones if so asked."""
     which = axes.xaxis if axis == "x" else axes.yaxis
     which.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole))
-    which.set_major_formatter(FuncFormatter(lambda value, _: si(value, unit)))
+    which.set_major_formatter(
+        FuncFormatter(lambda value, _: si(value, unit) if unit or abs(value) >= 1e3 else f"{value:g}")
+    )
 
 
 def si(value: float, unit: str = "") -> str:

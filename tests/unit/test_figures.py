@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from written_runs import config_of, write_run
 
-from hpcddrl.figures.ages import NO_LAG, ages, mean_staleness
+from hpcddrl.figures.ages import NO_LAG, ages, lag_over_time, mean_staleness
 from hpcddrl.figures.curves import NO_EPISODES, curves, final_returns, learned, learning_curves
 from hpcddrl.figures.layout import layout
 from hpcddrl.figures.rates import mean_rate, memory, rate, throughput, throughput_of_settings
@@ -157,6 +157,21 @@ def test_rates_are_of_all_ranks_and_join_segments():
 def test_staleness_is_weighed_by_its_counts():
     assert mean_staleness(pd.DataFrame({"staleness": [0.0, 2.0], "count": [1.0, 3.0]})) == 1.5
     assert np.isnan(mean_staleness(pd.DataFrame({"staleness": [], "count": []})))
+
+
+def test_lags_of_several_learners_are_drawn_as_one():
+    learning = pd.DataFrame(
+        {
+            "segment": 1,
+            "rank": [0, 1, 0, 1],
+            "seconds": [1.0, 1.2, 5.0, 5.2],
+            "lag_min": [0.0, 1.0, 2.0, 2.0],
+            "lag_mean": [1.0, 3.0, 4.0, 6.0],
+            "lag_max": [2.0, 9.0, 5.0, 7.0],
+        }
+    )
+    found = lag_over_time(learning)[["lag_min", "lag_mean", "lag_max"]]
+    assert found.to_numpy().tolist() == [[0, 2, 9], [2, 5, 7]]
 
 
 def test_bytes_a_second_are_those_of_all_segments_over_their_time(tables):
