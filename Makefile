@@ -36,7 +36,10 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
                make bench-frameworks ARGS=--missing, ARGS=--help
-  make clean   remove .venv, caches and build products; runs/ stays
+  make bench-peers
+               benchmarks/peers: Sample Factory and Stable-Baselines3, installed in .venv-peers-*, and impala in
+               turn; make bench-peers ARGS=--missing, ARGS=--help
+  make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
 
@@ -60,7 +63,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint bench bench-frameworks clean
+.PHONY: help setup run test lint bench bench-frameworks bench-peers clean
 
 help:
 	@: $(info $(HELP))
@@ -92,6 +95,9 @@ bench: $(STAMP)
 bench-frameworks: $(STAMP)
 	$(IN_ENV) python -m benchmarks.frameworks $(ARGS)
 
+bench-peers: $(STAMP)
+	$(IN_ENV) python -m benchmarks.peers --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)' $(ARGS)
+
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
