@@ -83,8 +83,8 @@ def _end(job: psutil.Popen) -> None:
     """End a tree: the command first, which may end the others, then who is left of it."""
     tree = _tree(job)
     job.terminate()
-    _, left = psutil.wait_procs(tree, timeout=10)
-    for process in left:
+    _wait(job, 10.0)
+    for process in tree:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(left, timeout=10)
+    psutil.wait_procs(tree, timeout=10)
