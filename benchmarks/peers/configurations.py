@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -109,11 +110,12 @@ def stable_baselines3(cores: int) -> list[Configuration]:
 def turns(peers: Sequence[str], cores: int) -> list[Turn]:
     """Return the runs in their order: one of ours before each of a peer's, the peers in turn, ours in turn."""
     of = {"sample-factory": sample_factory, "stable-baselines3": stable_baselines3}
-    own, order = ours(), []
+    own, order, made = ours(), [], Counter[Configuration]()
     dealt = [c for several in zip_longest(*(of[name](cores) for name in peers)) for c in several if c is not None]
     for position, configuration in enumerate(dealt):
-        order.append(Turn(own[position % len(own)], position // len(own) + 1))
-        order.append(Turn(configuration, 1))
+        mine = own[position // len(peers) % len(own)]  # so that each of ours meets every peer
+        made[mine] += 1
+        order += [Turn(mine, made[mine]), Turn(configuration, 1)]
     return order
 
 
@@ -122,7 +124,8 @@ def command(what: Configuration, setting: Setting, out: Path) -> list[str]:
     if what.system == OURS:
         line = ["mpirun", "-n", setting.cores, sys.executable, "-m", "hpcddrl", "run", "impala", "--env", setting.env]
         line += ["--seconds", setting.seconds, "--seed", setting.seed, "--out", str(out)]
-        return [*line, "--set", "network.torso=nature", *what.options]
+        same = ["--set", "network.torso=nature", "--set", "env.fire_reset=false"]  # the peers press no FIRE either
+        return [*line, *same, *what.options]
     peer = PEERS[what.system]
     game = "--game" if what.system == "sample-factory" else "--env"  # Sample Factory has an --env of its own
     line = [str(peer.python), str(RUNNERS / peer.runner), game, setting.env]
