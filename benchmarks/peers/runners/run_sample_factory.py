@@ -68,8 +68,9 @@ class Clock(AlgoObserver):
             runner.total_train_seconds = self._seconds + 1  # more than train_for_seconds
 
 
-def main():
-    arguments = ["--env=atari", f"--train_dir={tempfile.mkdtemp(prefix='sample-factory-')}", *sys.argv[1:]]
+def train(folder):
+    """Train as the command line says; what Sample Factory writes goes to a folder."""
+    arguments = ["--env=atari", f"--train_dir={folder}", *sys.argv[1:]]
     parser, _ = parse_sf_args(arguments)
     parser.add_argument("--learner_threads", type=int, help="of torch in the learner (default: 1, Sample Factory's)")
     parser.add_argument("--game", required=True)
@@ -94,4 +95,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory(prefix="sample-factory-", ignore_cleanup_errors=True) as made:
+        train(made)
