@@ -36,6 +36,9 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
                make bench-frameworks ARGS=--missing, ARGS=--help
+  make bench-peers
+               benchmarks/peers: Sample Factory and Stable-Baselines3, installed in .venv-peers-*, and impala in
+               turn; make bench-peers ARGS=--missing, ARGS=--help
   make bench-scaling
                benchmarks/scaling.py: 4 to 64 ranks on this machine, with environments that sleep;
                make bench-scaling ARGS=--missing, ARGS=--help
@@ -43,7 +46,7 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/communication.py: averaging and publication beside bare loops, and Horovod
   make bench-compressors
                benchmarks/compressors.py: how fast compressed networks answer on one core
-  make clean   remove .venv, caches and build products; runs/ stays
+  make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
 
@@ -67,7 +70,8 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run test lint bench bench-frameworks bench-scaling bench-communication bench-compressors clean
+BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
+.PHONY: help setup run test lint $(BENCHMARKS) clean
 
 help:
 	@: $(info $(HELP))
@@ -99,6 +103,9 @@ bench: $(STAMP)
 bench-frameworks: $(STAMP)
 	$(IN_ENV) python -m benchmarks.frameworks $(ARGS)
 
+bench-peers: $(STAMP)
+	$(IN_ENV) python -m benchmarks.peers --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)' $(ARGS)
+
 bench-scaling: $(STAMP)
 	$(IN_ENV) python -m benchmarks.scaling $(ARGS)
 
@@ -109,5 +116,5 @@ bench-compressors: $(STAMP)
 	$(IN_ENV) python -m benchmarks.compressors $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
