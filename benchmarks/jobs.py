@@ -41,16 +41,16 @@ def _end(job: subprocess.Popen[bytes]) -> None:
 def circumstances() -> Iterator[Row]:
     """Yield a row that has, when the block is over, the code that ran in it, the load, other programs, and the date."""
     row: Row = {}
-    code, load, start, before = code_key(), os.getloadavg()[0], time.monotonic(), _busy_s()
+    code, load, start, before = code_key(), os.getloadavg()[0], time.monotonic(), busy_s()
     yield row
-    all_s, own_s = (after - then for after, then in zip(_busy_s(), before, strict=True))
+    all_s, own_s = (after - then for after, then in zip(busy_s(), before, strict=True))
     others = max(0.0, all_s - own_s) / (time.monotonic() - start)
     changed = CHANGED if code_key() != code and not code.endswith(CHANGED) else ""
     row |= {"code": code + changed, "load": f"{load:.1f}", "others": f"{others:.1f}"}
     row["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _busy_s() -> tuple[float, float]:
+def busy_s() -> tuple[float, float]:
     """Return the processor seconds of the whole machine so far, and of this program's ended children."""
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq")
     try:

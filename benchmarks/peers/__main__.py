@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from benchmarks.frameworks import busy_s
+from benchmarks.jobs import busy_s
 from benchmarks.peers.configurations import OURS, Setting, Turn, command, turns
 from benchmarks.peers.installs import PEERS, install, torch_here, versions, versions_of
 from benchmarks.peers.table import HEADER, document
