@@ -11,13 +11,13 @@ SECONDS = 5
 
 
 @pytest.mark.mpi
-def test_fifteen_waiting_ranks_take_less_than_a_tenth_of_a_core(tmp_path):
+def test_fifteen_waiting_ranks_take_less_than_a_fifth_of_a_core(tmp_path):
     for _ in range(3):  # other work on the machine can only make it more
         shares = measure(tmp_path)
         together = sum(shares["waiting"])
         print(f"15 ranks that wait: {together:.3f} cores together, the most {max(shares['waiting']):.3f};", end=" ")
         print(f"2 ranks idle in Horovod: {', '.join(f'{share:.3f}' for share in shares['horovod'])} cores")
-        if together < 0.1:
+        if together < 0.2:
             return
     pytest.fail(f"15 waiting ranks took {together:.3f} cores: {shares['waiting']}")
 
