@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,11 @@ def threads(roles: Sequence[Role], processors: int, of: Costs) -> dict[Role, int
     return {role: each if role is Role.LEARNER else left for role in roles}
 
 
+def is_open(roles: Sequence[Role], processors: int) -> bool:
+    """Say whether what an env step takes could matter to `threads`: learners and actors share more than one each."""
+    return Role.ACTOR in roles and 0 < roles.count(Role.LEARNER) < processors
+
+
 def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
     """Let torch compute with this rank's share of the processors that it, and perhaps others, are bound to.
 
@@ -66,11 +72,14 @@ def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
     over the job.
     """
     config, me = rank.config, rank.comms.world.rank
-    cpus = sorted(os.sched_getaffinity(0))
-    everyone = rank.comms.world.allgather((hosts[me], cpus))
-    roles = [place.role for place, other in zip(rank.places, everyone, strict=True) if other == everyone[me]]
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    sharing: dict[tuple[str, tuple[int, ...]], list[Role]] = defaultdict(list)  # by host and processors
+    for place, where in zip(rank.places, rank.comms.world.allgather((hosts[me], cpus)), strict=True):
+        sharing[where].append(place.role)
+    roles = sharing[hosts[me], cpus]
     small = resolved(config.network.torso, rank.spec.observation_shape) == "mlp"
-    of = None if rank.job.deterministic or not rank.job.topology.actors_per_group else _timed(rank, small)
+    matters = any(is_open(who, len(where[1])) for where, who in sharing.items())
+    of = _timed(rank, small) if matters and not rank.job.deterministic else None
     if small:
         mine = 1
     elif of is None:

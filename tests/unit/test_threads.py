@@ -3,7 +3,7 @@
 import pytest
 
 from hpcddrl.comm.placement import Role
-from hpcddrl.runtime.threads import Costs, threads
+from hpcddrl.runtime.threads import Costs, is_open, threads
 
 ACTOR, LEARNER, SERVER, REPLAY = Role.ACTOR, Role.LEARNER, Role.SERVER, Role.REPLAY
 
@@ -36,3 +36,19 @@ def test_a_learner_that_has_its_threads_keeps_up_but_for_the_slack(processors, l
     assert steps * learn <= given[LEARNER] + 0.15 + 1e-9
     assert 1 <= given[LEARNER] <= processors
     assert given[ACTOR] == 1
+
+
+@pytest.mark.parametrize(
+    ("roles", "processors", "expected"),
+    [
+        ([LEARNER, *[ACTOR] * 3], 4, True),
+        ([*[LEARNER] * 8, *[ACTOR] * 8], 4, False),
+        ([LEARNER, ACTOR], 1, False),
+        ([LEARNER] * 4, 8, False),
+        ([SERVER, ACTOR], 8, False),
+    ],
+)
+def test_nothing_is_timed_where_it_could_not_matter(roles, processors, expected):
+    assert is_open(roles, processors) is expected
+    if not expected:
+        assert threads(roles, processors, Costs(1.0, 9.0)) == threads(roles, processors, Costs(9.0, 1.0))
