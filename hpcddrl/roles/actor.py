@@ -60,14 +60,14 @@ class Actor:
     def run(self) -> None:
         """Collect and send until the learner has said its last."""
         timing, inbox, control = self._control.timing, self._inbox, self._control
-        index = 0
+        index, first = 0, self._order[0]  # actors begin with different receivers, so that all have work at any time
         while True:
             slot = self._wait(self._version_for(index))
             if inbox.last:
                 break
             self._collector.collect(slot.record, inbox.version, partial(self._ask_ahead, index + 1))
             with timing(Phase.SEND):
-                self._sender.send(slot, self._receivers[index % len(self._receivers)])
+                self._sender.send(slot, self._receivers[(first + index) % len(self._receivers)])
                 self._sender.release(slot)
             control.counters.produced += transitions(slot.record)
             index += 1
