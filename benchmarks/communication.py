@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from benchmarks.frameworks import REFUSED
+from benchmarks.jobs import REFUSED
 from benchmarks.rows import (
     CHANGED,
     ROOT,

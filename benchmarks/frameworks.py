@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.curves import curve_of, draw, to_text
-from benchmarks.jobs import circumstances, launch
+from benchmarks.jobs import REFUSED, circumstances, launch
 from benchmarks.report import HEADER, Setting, document, panels
 from benchmarks.rows import CHANGED, ROOT, Row, about_machine, add_row, code_key, has_row, machine, read_rows
 from hpcddrl.comm.placement import fit
@@ -41,7 +41,6 @@ COLUMNS = (*KEY, *(column for column in HEADER if column not in KEY), "about", "
 START_AND_END_S = 15.0  # what a run takes beside its seconds, until one was measured
 PATIENCE_S = 300.0  # that a run may take beside its seconds
 LATER = Path("TEACHER")  # in a command that is only printed: a run that will be there by then
-REFUSED = 2
 
 
 class Task(NamedTuple):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from benchmarks.rows import CHANGED, ROOT, Row, code_key
 
+REFUSED = 2  # exit code: nothing was run
+
 
 def launch(line: Sequence[str], log: Path, limit_s: float) -> bool:
     """Run a job, what it prints going to a file; tell whether it ended well and in time."""

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.frameworks import PATIENCE_S, REFUSED
-from benchmarks.jobs import circumstances, launch
+from benchmarks.frameworks import PATIENCE_S
+from benchmarks.jobs import REFUSED, circumstances, launch
 from benchmarks.rows import (
     CHANGED,
     ROOT,

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.jobs import circumstances, launch
+from benchmarks.jobs import REFUSED, circumstances, launch
 from benchmarks.parts import PARTS, bound, on_cores
 from benchmarks.rows import (
     CHANGED,
@@ -43,7 +43,6 @@ from hpcddrl.logs.timing import Phase
 
 PATIENCE_S = 120.0  # that a run may take beside its seconds
 ALONE_S = 5.0  # for each part
-REFUSED = 2
 LEGEND = """\
 `make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
 four times env steps. Rates and shares are of the time after the first updates. Phases: share of the wall time of a

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hpcddrl.compressors.binary import BinaryLayer
 from hpcddrl.compressors.layers import weighted
+from hpcddrl.networks.flat import size
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import EnvSpec
 
@@ -34,4 +35,4 @@ def cost_of(network: AnyNetwork, spec: EnvSpec) -> Cost:
         network(torch.zeros(1, *spec.observation_shape))
     for handle in handles:
         handle.remove()
-    return Cost(sum(p.numel() for p in network.parameters()), macs[False], macs[True])
+    return Cost(size(network), macs[False], macs[True])

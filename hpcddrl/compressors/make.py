@@ -17,6 +17,7 @@ from hpcddrl.compressors.pruning import Magnitude, SparseStandIn
 from hpcddrl.compressors.student import Student, Whole
 from hpcddrl.compressors.xnor_network import XnorStandIn
 from hpcddrl.config import compression
+from hpcddrl.networks.flat import size
 from hpcddrl.networks.make import AnyNetwork
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -132,4 +133,4 @@ def _shape(candidate: compression.Candidate, blueprint: Blueprint) -> Shape:
 
 
 def _parameters(network: AnyNetwork) -> int:
-    return sum(p.numel() for p in network.parameters())
+    return size(network)

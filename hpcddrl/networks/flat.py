@@ -23,6 +23,11 @@ class Flat(NamedTuple):
         return self.buffer[:-TAIL]
 
 
+def size(module: nn.Module) -> int:
+    """Return P, the number of a module's parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
 def flatten(module: nn.Module) -> Flat:
     """Rebind a module's parameters and gradients to views of two flat vectors, in `parameters()` order.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hpcddrl.comm.exchange import Arrived
-from hpcddrl.networks.flat import architecture, bind
+from hpcddrl.networks.flat import architecture, bind, size
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.roles.peers import opinion
 from hpcddrl.types import Array, Batch, Opinion, Transitions
@@ -28,7 +28,7 @@ class Members:
 
     def __init__(self, networks: Sequence[AnyNetwork], q_temperature: float) -> None:
         self._networks, self._q_temperature = list(networks), q_temperature
-        self._sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+        self._sizes = [size(network) for network in networks]
         self._architectures = [architecture(network) for network in networks]
         for network in networks:
             network.requires_grad_(False)

@@ -14,6 +14,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.config import Config
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.flat import size
 from hpcddrl.settings import dump
 from hpcddrl.types import Weights
 
@@ -34,7 +35,7 @@ class Saver:
     ) -> None:
         self._folder, self._network, self._shard, self._timing = folder, network, shard, timing
         number, shards = shard
-        self._owned = slices(sum(p.numel() for p in network.parameters()), shards)[number]
+        self._owned = slices(size(network), shards)[number]
         self._config, self._logging = json.dumps(dump(config)), config.logging
         self._due = time.monotonic() + config.logging.checkpoint_interval_s
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from hpcddrl.comm.placement import fit, place
 from hpcddrl.config import Averaging, Config, Hindsight, Population, Replay, Teacher
 from hpcddrl.envs.make import probe
-from hpcddrl.networks.flat import architecture
+from hpcddrl.networks.flat import architecture, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.parts import published_bytes
@@ -45,7 +45,7 @@ def checked(config: Config) -> EnvSpec:
             "averaged or taken over; give all groups one, or set coupling=ensemble"
         )
     network = networks[0]
-    parameters = sum(p.numel() for p in network.parameters())
+    parameters = size(network)
     if config.topology.servers > parameters:
         raise ValueError(
             f"topology.servers = {config.topology.servers}: more shards than the network's {parameters:,} weights; "

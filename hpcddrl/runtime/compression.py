@@ -15,6 +15,7 @@ from hpcddrl.config import Uncompressed
 from hpcddrl.config.compression import Whole
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
+from hpcddrl.networks.flat import size
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.roles.compressing import Compressing, Recent
@@ -65,7 +66,7 @@ def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
         def take(data: Array) -> None:
             fill(network, torch.from_numpy(data.view(np.float32)))
 
-        return network, FLOAT * sum(p.numel() for p in network.parameters()), take
+        return network, FLOAT * size(network), take
     stand_in = make_stand_in(config.compression, blueprint_of(config, rank.spec, seed=0))
     if not config.deterministic:  # a choice by the clock is not repeatable
         dtype = torch.from_numpy(np.empty(0, rank.spec.frame_dtype)).dtype

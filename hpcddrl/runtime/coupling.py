@@ -25,7 +25,7 @@ from hpcddrl.config import (
     UniformMixing,
     WarmUpBeta,
 )
-from hpcddrl.networks.flat import architecture
+from hpcddrl.networks.flat import architecture, size
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.rl.ensemble import best_group_weights, best_weights, climb, softmax_weights, standardised, uniform_weights
 from hpcddrl.rl.policies import policy_for
@@ -105,7 +105,7 @@ def _exchange(
     networks: Sequence[AnyNetwork],
 ) -> Exchange:
     to, by = neighbours(coupling.topology, len(heads), group)
-    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+    sizes = [size(network) for network in networks]
     return Exchange(
         rank.comms.world,
         sizes[group],

@@ -10,6 +10,7 @@ from torch import nn
 
 from hpcddrl.config import Config
 from hpcddrl.logs.run_dir import RunDirectory
+from hpcddrl.networks.flat import size
 from hpcddrl.rl.policies import Policy, policy_for
 from hpcddrl.runtime.distillation import distil, moments_of
 from hpcddrl.runtime.evaluation import Score, returns_of
@@ -87,4 +88,4 @@ def _line(name: str, network: nn.Module, policy: Policy, config: Config, episode
     returns = returns_of(config, Outputs(network), policy, episodes, greedy=True, seed=seed)
     score = Score(0, 0, returns)
     low, high = score.interval
-    return Line(name, score.mean, low, high, sum(p.numel() for p in network.parameters()))
+    return Line(name, score.mean, low, high, size(network))

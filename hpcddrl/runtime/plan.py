@@ -39,7 +39,7 @@ from hpcddrl.config import (
     Population,
     Replay,
 )
-from hpcddrl.networks.flat import TAIL
+from hpcddrl.networks.flat import TAIL, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
 from hpcddrl.runtime.parts import published_bytes, rollouts_per_batch
@@ -117,7 +117,7 @@ def job_of(config: Config, spec: EnvSpec) -> Job:
     """Return the job that a fitted configuration makes."""
     kinds = [group_config(config, number) for number in range(max(1, len(config.group_settings)))]
     networks = [make_network(own.network, own.algorithm, spec, seed=0) for own in kinds]
-    sizes = [sum(p.numel() for p in network.parameters()) for network in networks]
+    sizes = [size(network) for network in networks]
     packed = [published_bytes(own, spec, size) for own, size in zip(kinds, sizes, strict=True)]
     of_groups = [group % len(kinds) for group in range(config.topology.groups or 1)]
     return Job(
