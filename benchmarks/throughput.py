@@ -18,47 +18,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from benchmarks.flow import Task, absent, carry_out, committed, parser_for, settled
-from benchmarks.jobs import PATIENCE_S, circumstances, launch, portable, stamp
+from benchmarks.flow import committed, parser_for
+from benchmarks.page import Page, Table, fill, measured_run
 from benchmarks.parts import PARTS, bound, on_cores
-from benchmarks.rows import ROOT, Row, about_machine, add_row, machine, markdown_table, read_rows
+from benchmarks.rows import Row, machine
 from benchmarks.steady import phases, rate, shares
-from hpcddrl.logs.measured import Measured, read_measured
+from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 
-LOGS = ROOT / "runs/bench-throughput"
 ALONE_S = 5.0  # for each part
 LEGEND = """\
 `make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
 four times env steps. Rates and shares are of the time after the first updates. Phases: share of the wall time of a
 role's ranks, the mean and, in brackets, the range over the ranks. Load is the machine's load average as a run started,
 others the cores that other processes kept busy meanwhile. The commands are in the CSV files."""
-AROUND = ("load", "others", "date", "about", "command")
-
-
-class Table(NamedTuple):
-    """One experiment: what tells its rows apart, what they say, and how one is made."""
-
-    name: str  # of its CSV file
-    key: tuple[str, ...]
-    values: tuple[str, ...]
-    text: str
-    measure: Callable[[Row], Row]
-
-    def csv(self, folder: Path) -> Path:
-        """Return where its rows are."""
-        return folder / f"{self.name}.csv"
-
-    def section(self, rows: Iterable[Row]) -> list[str]:
-        """Return its part of the Markdown file."""
-        shown = [c for c in (*self.key, *self.values, *AROUND) if c not in ("machine", "about", "command")]
-        return [self.text, "", *markdown_table(shown, ([row[c] for c in shown] for row in rows)), ""]
 
 
 def against_bound(key: Row) -> Row:
@@ -105,31 +80,12 @@ TABLES = (
 )
 
 
+PAGE = Page("throughput", "Throughput on one machine", LEGEND, TABLES)
+
+
 def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[tuple[Measured, ...], Row]:
-    """Run the recipe; return what its ranks did, and under which circumstances it ran.
-
-    Raises:
-        RuntimeError: it failed; with the end of what it printed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "run", LOGS / f"{stamp()}.log"
-        line = ["mpirun", "-n", str(ranks), sys.executable, "-m", "hpcddrl", "run", "impala", "--env", env]
-        line += ["--seconds", str(seconds)]
-        line += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-        with circumstances() as around:
-            launch([*line, "--out", str(out)], log, seconds + PATIENCE_S)
-        return read_measured(out), around | {"about": about_machine(), "command": portable(line)}
-
-
-def document(folder: Path) -> str:
-    """Return the whole Markdown text."""
-    rows = {table.name: read_rows(table.csv(folder)) for table in TABLES}
-    lines = ["# Throughput on one machine", "", LEGEND, ""]
-    for about in dict.fromkeys(f"{row['machine']}; {row['about']}" for some in rows.values() for row in some):
-        lines += [f"Machine: {about}", ""]
-    for table in TABLES:
-        lines += table.section(rows[table.name])
-    return "\n".join(lines).rstrip() + "\n"
+    """Run the recipe; return what its ranks did, and under which circumstances it ran."""
+    return measured_run("throughput", ranks, "impala", env, seconds, settings)
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -148,19 +104,6 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def measure(table: Table, key: Row, folder: Path) -> str:
-    """Measure a row, write it down and return what it came to."""
-    row = key | table.measure(key)
-    add_row(table.csv(folder), (*table.key, *table.values, *AROUND), row)
-    (folder / "throughput.md").write_text(document(folder))
-    return ", ".join(f"{name} {row[name]}" for name in table.values)
-
-
-def said(table: Table, key: Row) -> str:
-    """Say which row this is."""
-    return ", ".join(f"{name} {key[name]}" for name in table.key if name not in COMMON)
-
-
 def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
     """Return the key of every row that there should be."""
     common = {"code": code, "machine": machine(), "env": given.env, "seconds": str(given.seconds)}
@@ -176,22 +119,7 @@ def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and write it down."""
     given = options(arguments)
-    tables = {f"{table.name}: {said(table, key)}": (table, key) for table, key in wanted(given, committed())}
-    missing = [
-        name
-        for table in TABLES
-        for name in absent(
-            read_rows(table.csv(given.into)),
-            {name: key for name, (its, key) in tables.items() if its is table},
-            given.dirty,
-        )
-    ]
-    if (exit_code := settled(given, len(tables), missing)) is not None:
-        return exit_code
-    tasks = [Task(name, given.seconds, partial(measure, *tables[name], given.into)) for name in missing]
-    exit_code = carry_out(tasks, given.dirty)
-    print(f"open {given.into / 'throughput.md'}")
-    return exit_code
+    return fill(PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "width", "actors"))
 
 
 if __name__ == "__main__":
