@@ -46,6 +46,11 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/communication.py: averaging and publication beside bare loops, and Horovod
   make bench-compressors
                benchmarks/compressors.py: how fast compressed networks answer on one core
+  make bench-ensemble
+               benchmarks/ensemble.py: the group ensemble beside its rivals, over seeds, hours;
+               make bench-ensemble ARGS=--missing, ARGS="--games Catch --side-by-side 2"
+  make bench-groups
+               benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -71,6 +76,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
+BENCHMARKS += bench-ensemble bench-groups
 .PHONY: help setup run test lint $(BENCHMARKS) clean
 
 help:
@@ -114,6 +120,12 @@ bench-communication: $(STAMP)
 
 bench-compressors: $(STAMP)
 	$(IN_ENV) python -m benchmarks.compressors $(ARGS)
+
+bench-ensemble: $(STAMP)
+	$(IN_ENV) python -m benchmarks.ensemble $(ARGS)
+
+bench-groups: $(STAMP)
+	$(IN_ENV) python -m benchmarks.groups $(ARGS)
 
 clean:
 	rm -rf .venv .venv-peers-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -129,9 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keys = {size: key_of(*size, code) for size in product(given.ranks, given.megabytes)}
     missing = absent(read_rows(path), keys, given.dirty)
     names = [f"{ranks} ranks {megabytes:g} MB" for ranks, megabytes in missing]
-    if (exit_code := settled(given, len(keys), names)) is not None:
-        return exit_code
     tasks = [Task(name, EXPECTED_S, partial(run, path, *size)) for name, size in zip(names, missing, strict=True)]
+    if (exit_code := settled(given, len(keys), names, tasks)) is not None:
+        return exit_code
     return carry_out(tasks, given.dirty)
 
 

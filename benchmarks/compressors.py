@@ -170,13 +170,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for torso, batch, name in wanted
     }
     missing = absent(read_rows(path), keys, given.dirty)
-    if (exit_code := settled(given, len(keys), [f"{t} {name} at {batch}" for t, batch, name in missing])) is not None:
-        return exit_code
     tasks = []
     for (torso, batch), those in groupby(missing, key=lambda entry: entry[:2]):
-        names = [name for *_, name in those]
-        make = partial(measured, path, torso, batch, names, given.repetitions)
+        make = partial(measured, path, torso, batch, [name for *_, name in those], given.repetitions)
         tasks.append(Task(f"{torso}, batch {batch}", EXPECTED_S, make))
+    names = [f"{torso} {name} at {batch}" for torso, batch, name in missing]
+    if (exit_code := settled(given, len(keys), names, tasks)) is not None:
+        return exit_code
     return carry_out(tasks, given.dirty)
 
 

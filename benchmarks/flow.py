@@ -53,9 +53,15 @@ def absent(rows: Sequence[Row], keys: Mapping[T, Row], dirty: bool = False) -> l
     return [what for what, key in keys.items() if key["code"] == stale or not has_row(rows, key)]
 
 
-def settled(given: argparse.Namespace, wanted: int, missing: Sequence[str]) -> int | None:
-    """Say which of the wanted rows are missing; return the exit code if nothing is to be run, None if there is."""
-    print(f"{wanted - len(missing)} of {wanted} rows are there; missing: {', '.join(missing) or 'none'}", flush=True)
+def settled(given: argparse.Namespace, wanted: int, missing: Sequence[str], tasks: Sequence[Task]) -> int | None:
+    """Say which of the wanted rows are missing, and how long their tasks will take.
+
+    Returns:
+        The exit code if nothing is to be run, None if there is.
+    """
+    eta = timedelta(seconds=round(sum(task.seconds for task in tasks)))
+    print(f"{wanted - len(missing)} of {wanted} rows are there; missing: {'; '.join(missing) or 'none'}", end="")
+    print(f" (ETA {eta})" if missing else "", flush=True)
     return DONE if given.missing else _refused(given.dirty, "has changes that no commit has: commit them")
 
 

@@ -274,12 +274,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.dry_run:
         print("\n".join([*(f"# {line}" for line in complaints), *bench.commands(layouts)]))
         return 0
+    tasks = bench.tasks(layouts)
     print(setting)
-    if (exit_code := settled(given, len(keys), names)) is not None:
+    if (exit_code := settled(given, len(keys), names, tasks)) is not None:
         return exit_code
     print("\n".join(complaints), end="\n" if complaints else "")
     bench.draw()
-    exit_code = carry_out(bench.tasks(layouts), given.dirty)
+    exit_code = carry_out(tasks, given.dirty)
     print("\n".join(filter(None, (bench.draw(), f"open {bench.csv.with_suffix('.md')}"))))
     return exit_code
 

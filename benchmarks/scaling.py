@@ -232,9 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench, code = Bench(setting, given.into), committed()
     keys = {ranks: key_of(ranks, setting, code) for ranks in given.ranks}
     wanted = absent(read_rows(bench.csv), keys, given.dirty)
-    if (exit_code := settled(given, len(keys), [f"{ranks} ranks" for ranks in wanted])) is not None:
-        return exit_code
     tasks = [Task(f"{ranks} ranks", given.seconds, partial(bench.run, ranks, given.ranks[0])) for ranks in wanted]
+    if (exit_code := settled(given, len(keys), [task.name for task in tasks], tasks)) is not None:
+        return exit_code
     exit_code = carry_out(tasks, given.dirty)
     bench.draw(code_key())
     return exit_code

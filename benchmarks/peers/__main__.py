@@ -160,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(portable(command(turn.configuration, setting, out)))
         return 0
     print(setting)
-    if (exit_code := settled(given, len(keys), [f"\n  {_said(turn)}" for turn in todo])) is not None:
+    tasks = tasks_of(todo, setting, given.into)
+    if (exit_code := settled(given, len(keys), [task.name for task in tasks], tasks)) is not None:
         return exit_code
     if shutil.which("mpirun") is None:
         print("no mpirun on PATH: . .venv/bin/activate", file=sys.stderr)
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except subprocess.CalledProcessError as failure:
         print(f"not installed, the reason is above: {shlex.join(failure.cmd)}", file=sys.stderr)
         return FAILED
-    exit_code = carry_out(tasks_of(todo, setting, given.into), given.dirty)
+    exit_code = carry_out(tasks, given.dirty)
     draw(given.into, setting)
     print(f"open {given.into / 'peers.md'}")
     return exit_code

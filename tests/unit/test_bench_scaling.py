@@ -75,7 +75,7 @@ def test_a_row_has_rates_shares_and_what_was_sent(table):
 def test_rows_are_added_as_runs_end_and_skipped_when_there(table, capsys):
     arguments = ["--ranks", "3,2", "--into", str(table)]
     assert scaling.main([*arguments, "--missing"]) == 0
-    assert "0 of 2 rows are there; missing: 2 ranks, 3 ranks" in capsys.readouterr().out
+    assert "0 of 2 rows are there; missing: 2 ranks; 3 ranks" in capsys.readouterr().out
     assert scaling.main(arguments) == 0
     there = rows.read_rows(table / "scaling.csv")
     assert [row["ranks"] for row in there] == ["2", "3"]
@@ -85,7 +85,7 @@ def test_rows_are_added_as_runs_end_and_skipped_when_there(table, capsys):
     assert scaling.main([*arguments, "--missing"]) == 0
     assert "2 of 2 rows are there; missing: none" in capsys.readouterr().out
     assert scaling.main([*arguments, "--sleep-ms", "6", "--missing"]) == 0
-    assert "missing: 2 ranks, 3 ranks" in capsys.readouterr().out
+    assert "missing: 2 ranks; 3 ranks" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_is_said_and_the_others_go_on(table, monkeypatch, capsys):
