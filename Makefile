@@ -49,6 +49,10 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-ensemble
                benchmarks/ensemble.py: the group ensemble beside its rivals, over seeds, hours;
                make bench-ensemble ARGS=--missing, ARGS="--games Catch --side-by-side 2"
+  make bench-nnc
+               benchmarks/nnc.py: compressed actors beside the networks they follow, over seeds, hours
+  make bench-staged
+               benchmarks/staged.py: the helpers of each stage, alone and together, over seeds, hours
   make bench-groups
                benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
@@ -76,7 +80,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-BENCHMARKS += bench-ensemble bench-groups
+BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups
 .PHONY: help setup run test lint $(BENCHMARKS) clean
 
 help:
@@ -123,6 +127,12 @@ bench-compressors: $(STAMP)
 
 bench-ensemble: $(STAMP)
 	$(IN_ENV) python -m benchmarks.ensemble $(ARGS)
+
+bench-nnc: $(STAMP)
+	$(IN_ENV) python -m benchmarks.nnc $(ARGS)
+
+bench-staged: $(STAMP)
+	$(IN_ENV) python -m benchmarks.staged $(ARGS)
 
 bench-groups: $(STAMP)
 	$(IN_ENV) python -m benchmarks.groups $(ARGS)

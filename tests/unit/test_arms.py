@@ -9,11 +9,14 @@ import pytest
 from matplotlib.figure import Figure
 from written_runs import config_of, write_run
 
-from benchmarks import ensemble, flow, groups, jobs, rows
+from benchmarks import ensemble, flow, groups, jobs, nnc, rows, staged
 from benchmarks.arms import document, harness, outcome, sections, tables
 from benchmarks.arms.study import Arm, Circumstances, Game, Run, Study, runs_of, shares_of, waves_of
 from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
+from hpcddrl.recipes import RECIPES
+from hpcddrl.runtime.checks import fitted
+from hpcddrl.settings import override
 
 CODE, BEFORE = "c0de000000", "01d0000000"
 AROUND = Circumstances("4 × CPU", "1")
@@ -327,19 +330,45 @@ def test_a_game_whose_package_is_not_installed_is_left_out_and_said(bench, tmp_p
     assert "0 of 4 rows are there" in printed
 
 
-@pytest.mark.parametrize("study", [ensemble.STUDY])
+@pytest.mark.parametrize("study", [ensemble.STUDY, nnc.STUDY, staged.STUDY], ids=lambda study: study.name)
 def test_every_run_of_a_study_is_a_configuration_that_fits_its_ranks(study):
-    from hpcddrl.recipes import RECIPES
-    from hpcddrl.runtime.checks import fitted
-    from hpcddrl.settings import override
-
-    assert len({arm.name for arm in study.arms}) == len(study.arms)
-    assert len({(arm.recipe, arm.ranks, arm.settings) for arm in study.arms}) == len(study.arms)
+    if unknown := {arm.recipe for arm in study.arms} - RECIPES.keys():
+        pytest.skip(f"this version has no recipe {', '.join(unknown)}")
     for run in {run._replace(seed=1) for run in runs_of(study, study.games, [arm.name for arm in study.arms])}:
         config = override(RECIPES[run.arm.recipe](), [f"env.id={run.game.env}", *run.settings])
         assert fitted(config, run.arm.ranks).topology.groups
+
+
+@pytest.mark.parametrize("study", [ensemble.STUDY, nnc.STUDY, staged.STUDY], ids=lambda study: study.name)
+def test_a_studys_names_can_be_typed_and_mean_one_thing_each(study):
+    arms = [arm.name for arm in study.arms]
+    assert len(set(arms)) == len({(arm.recipe, arm.ranks, arm.settings) for arm in study.arms}) == len(arms)
+    assert len({game.name for game in study.games}) == len(study.games)
+    for name in (*arms, *(game.name for game in study.games)):
+        assert "," not in name
+    for arm in study.arms:
+        assert arm.against in ("", *arms)
+        assert arm.against != arm.name
     for game in study.games:
+        assert set(game.arms) <= set(arms)
         assert all(game.scale[0] < target < game.scale[1] for target in game.targets)
+    assert set(study.helpers) <= {*Phase, "pretext"}
+
+
+# What a study adds
+
+
+def test_a_factor_on_predictions_stands_beside_amdahls_law():
+    plain, small = (next(arm for arm in nnc.STUDY.arms if arm.name == name) for name in ("impala", "impala nnc"))
+    game = nnc.STUDY.games[0]
+    found = [
+        row(plain, game, phases="actor.act:40 actor.env:60 learner.act:1 learner.gradient:99", predictions_per_s="100"),
+        row(small, game, phases="actor.act:25 actor.env:75 learner.gradient:100", predictions_per_s="125"),
+    ]
+    lines = nnc.amdahl(nnc.STUDY, section(found, game, nnc.STUDY))
+    # 0.4 s of 100 predictions against 0.2 s: twice as fast, so 1 / (0.6 + 0.4 / 2) = 1.25, and 1 / 0.6 at most
+    assert cells(lines, "impala nnc") == ["impala nnc", "impala", "40%", "2.00", "1.25", "1.67", "1.25", "100%"]
+    assert nnc.amdahl(nnc.STUDY, section(found[:1], game, nnc.STUDY)) == []
 
 
 # Many groups
