@@ -15,12 +15,12 @@ Numbers are interquartile means over seeds (of fewer than four: the mean), with 
 intervals in brackets; of a few seeds these are rather too narrow. A run's return is the mean over its groups of each
 one's last 100 full games, unclipped; best group is the greatest of the groups' own. For differences and ratios both
 sides are drawn anew; where the interval holds 0 (or 1) it says `no difference seen`, which is not the same as none. A
-group's twin has the same number and the same seed in the other arm. Scores are of greedy games after the run. A target
-is reached when the groups' mean return over their last 100 games (at least 25 each) is; where a seed never got there it
-counts with the whole of its run, so that the number is a least one, marked ≥, and no ratio is given. Phases are the
-mean share of a role's ranks' wall time; a helper's seconds are what one learner spent in its phase. Load is the
-machine's load average as the runs started, others the cores that other processes kept busy meanwhile. Code is git's
-tree of hpcddrl/."""
+group's twin has the same number and the same seed in the other arm. Scores are of greedy games after the run, as
+`python -m hpcddrl export` plays them. A target is reached when the groups' mean return over their last 100 games (at
+least 25 each) is; where a seed never got there it counts with the whole of its run, so that the number is a least one,
+marked ≥, and no ratio is given. Phases are the mean share of a role's ranks' wall time; a helper's seconds are what one
+learner spent in its phase. Load is the machine's load average as the runs started, others the cores that other
+processes kept busy meanwhile. Code is git's tree of hpcddrl/."""
 
 
 def document(study: Study, rows: Sequence[Row], code: str) -> str:

@@ -71,13 +71,8 @@ class Bench:
         scored = self._scores([wave[i] for i in done], [outs[i] for i in done])
         said = []
         for i, scores in zip(done, scored, strict=True):
-            row = (
-                dict.fromkeys(COLUMNS, "")
-                | wave[i].key(self._around, "")
-                | row_of(ROOT / outs[i], wave[i].game.targets)
-                | scores
-                | meanwhile
-            )
+            row = dict.fromkeys(COLUMNS, "") | wave[i].key(self._around, "") | meanwhile | scores
+            row |= row_of(ROOT / outs[i], wave[i].game.targets)
             row |= {"about": about_machine(), "command": portable(lines[i]), "run": str(outs[i])}
             add_row(self.csv, COLUMNS, row)
             told = f"return {row['final'] or '–'}, {float(row['frames_per_s']):.0f} frames/s"
@@ -178,9 +173,8 @@ def _can_be_played(game: Game) -> bool:
     """Tell whether what a game needs is installed; say so if not."""
     there = not game.needs or importlib.util.find_spec(game.needs) is not None
     if not there:
-        print(
-            f"# {game.name} is left out, no package {game.needs}: python -m pip install -c constraints.txt -e .[bench]"
-        )
+        way_out = "python -m pip install -c constraints.txt -e .[bench]"
+        print(f"# {game.name} is left out, no package {game.needs}: {way_out}")
     return there
 
 

@@ -1,4 +1,4 @@
-"""A study's rows as tables: interquartile means over seeds with bootstrap intervals, each arm beside the first."""
+"""A study's rows as tables: interquartile means over seeds with bootstrap intervals, arms beside arms."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ class Passage(NamedTuple):
 
 
 def passage(rows: Sequence[Row], target: float, over: str) -> Passage:
-    """Return how many frames or seconds (``over``) the seeds of an arm took to a target."""
-    found = [passed(row).get(target, (np.nan, np.nan)) for row in rows]
-    took = np.array([pair[over == "seconds"] for pair in found])
-    whole = numbers(rows, over)
+    """Return how many frames or seconds (``over``) the seeds of an arm took to a target, of those asked about it."""
+    asked = [row for row in rows if target in passed(row)]
+    took = np.array([passed(row)[target][over == "seconds"] for row in asked])
+    whole = numbers(asked, over)
     return Passage(np.where(np.isfinite(took), took, whole), int(np.isfinite(took).sum()))
 
 
@@ -94,9 +94,10 @@ def passages(study: Study, section: Section) -> list[str]:
     lines = []
     for target, arm in itertools.product(section.game.targets, study.arms):
         rows, other = section.of(arm), study.against(arm)
-        if not rows:
+        asked = passage(rows, target, "frames")
+        if not len(asked.took):
             continue
-        cells = [f"{target:g}", arm.name, f"{passage(rows, target, 'frames').there} of {len(rows)}"]
+        cells = [f"{target:g}", arm.name, f"{asked.there} of {len(asked.took)}"]
         for over in ("frames", "seconds"):
             own = passage(rows, target, over)
             cells.append(("" if own.all_there else "≥ ") + written(estimated(own.took)))

@@ -144,6 +144,12 @@ def test_time_to_a_return_is_a_ratio_only_if_all_got_there():
     assert late[5].startswith("≥ 34 [8, 60]")
 
 
+def test_a_row_that_was_never_asked_about_a_target_says_nothing_of_it():
+    found = [row(BASE, reached="0.5:100:10"), row(BASE, seed=2, reached="0.9:1:1")]
+    assert cells(tables.passages(STUDY, section(found)), "0.5 | base")[2:4] == ["1 of 1", "100"]
+    assert tables.passages(STUDY, section(found[1:])) == []
+
+
 def test_groups_are_counted_above_their_own_twins():
     found = [row(BASE, groups="0:1 1:5"), row(BASE, seed=2, groups="0:2 1:2")]
     found += [row(MORE, groups="0:2 1:4"), row(MORE, seed=2, groups="0:3 1:3"), row(MORE, seed=3, groups="0:9 1:9")]
