@@ -21,7 +21,7 @@ from hpcddrl.types import Array
 POINTS = 60  # of a curve in a row
 FINE = 70 * POINTS  # moments at which returns are looked at
 LEAST = WINDOW // 4  # games of every group before a return counts as reached
-RATES = ("frames", "frames_per_s", "predictions_per_s", "trained_per_s", "lag", "updates")
+RATES = ("frames", "wall_s", "frames_per_s", "predictions_per_s", "trained_per_s", "lag", "updates")
 VALUES = ("final", "best_group", "groups", "reached", *RATES, "phases", "curve")
 SCORE = re.compile(r"^(\S+)(?: version \d+)?: return (\S+) \[", re.MULTILINE)
 
@@ -100,6 +100,7 @@ def row_of(run: Path, targets: Sequence[float]) -> Row:
         "groups": to_text({str(group): value for group, value in enumerate(groups)}),
         "reached": " ".join(":".join(map(_number, (target, *reached(course, target)))) for target in targets),
         "frames": f"{summary['frames']:.0f}",
+        "wall_s": _number(seconds),
         "frames_per_s": _number(summary["frames"] / seconds),
         "predictions_per_s": _number(summary["predictions_per_s"]),
         "trained_per_s": _number(summary["trained_samples_per_s"]),

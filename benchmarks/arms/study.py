@@ -27,7 +27,7 @@ class Game(NamedTuple):
 
     name: str
     env: str
-    seconds: float
+    seconds: float  # at most, where the settings have a budget.frames
     targets: tuple[float, ...]  # returns; how long it takes to reach them is told
     scale: tuple[float, float]  # returns of random play and of good play: games are put together as shares of this
     seeds: tuple[int, ...] = SEEDS

@@ -85,7 +85,7 @@ def passage(rows: Sequence[Row], target: float, over: str) -> Passage:
     """Return how many frames or seconds (``over``) the seeds of an arm took to a target, of those asked about it."""
     asked = [row for row in rows if target in passed(row)]
     took = np.array([passed(row)[target][over == "seconds"] for row in asked])
-    whole = numbers(asked, over)
+    whole = numbers(asked, {"frames": "frames", "seconds": "wall_s"}[over])
     return Passage(np.where(np.isfinite(took), took, whole), int(np.isfinite(took).sum()))
 
 
