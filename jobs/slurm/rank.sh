@@ -5,6 +5,7 @@ folder=$1
 shift
 number=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-${PMIX_RANK:-${SLURM_PROCID:-0}}}}
 mkdir -p "$folder" || exit
-# The copier must outlive the signals that ask ranks to stop.
-exec > >(trap '' USR1 TERM INT && exec tee -a "$folder/rank-$(printf %04d "$number").log") 2>&1
+trap '' USR1 TERM INT # which ask ranks to stop: the copier must outlive them
+exec > >(exec tee -a "$folder/rank-$(printf %04d "$number").log") 2>&1
+trap - USR1 TERM INT
 exec "$@"

@@ -105,17 +105,18 @@ start_munge() {
 # A bridge on this machine with the controller on it, and a cable to each node.
 connect() { # nodes
     local node
-    ip link add "$BRIDGE" type bridge && ip address add "$NET.1/24" dev "$BRIDGE" && ip link set "$BRIDGE" up ||
-        fail "no bridge $BRIDGE"
+    ip link add "$BRIDGE" type bridge
+    ip address add "$NET.1/24" dev "$BRIDGE"
+    ip link set "$BRIDGE" up || fail "no bridge $BRIDGE"
     echo "127.0.0.1 localhost" >"$CLUSTER/hosts"
     echo "$NET.1 $(hostname)" >>"$CLUSTER/hosts"
     for node in $(seq "$1"); do
-        ip netns add "$BRIDGE-n$node" &&
-            ip link add "$BRIDGE$node" type veth peer name eth0 netns "$BRIDGE-n$node" &&
-            ip link set "$BRIDGE$node" master "$BRIDGE" up &&
-            ip -n "$BRIDGE-n$node" address add "$NET.$((10 + node))/24" dev eth0 &&
-            ip -n "$BRIDGE-n$node" link set lo up && ip -n "$BRIDGE-n$node" link set eth0 up ||
-            fail "no network for node n$node"
+        ip netns add "$BRIDGE-n$node"
+        ip link add "$BRIDGE$node" type veth peer name eth0 netns "$BRIDGE-n$node"
+        ip link set "$BRIDGE$node" master "$BRIDGE" up
+        ip -n "$BRIDGE-n$node" address add "$NET.$((10 + node))/24" dev eth0
+        ip -n "$BRIDGE-n$node" link set lo up
+        ip -n "$BRIDGE-n$node" link set eth0 up || fail "no network for node n$node"
         echo "$NET.$((10 + node)) n$node" >>"$CLUSTER/hosts"
     done
 }
@@ -171,10 +172,11 @@ up() {
 down() {
     local file name
     [ -e "$CLUSTER" ] || return 0
+    ! alive controller || timeout 20 scancel --partition=batch,scavenge 2>/dev/null
     stop controller
     for file in "$CLUSTER"/n*.pid; do
         name=$(basename "$file" .pid)
-        [ ! -e "$file" ] || stop "$name" KILL
+        [ ! -e "$file" ] || stop "$name" "$([ "$isolation" = yes ] && echo KILL || echo TERM)"
     done
     stop munged
     for file in /run/netns/"$BRIDGE"-n*; do [ ! -e "$file" ] || ip netns del "${file##*/}"; done
