@@ -4,7 +4,6 @@ These tests need no Slurm: a job is a few variables, and its tools are stand-ins
 """
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -224,7 +223,7 @@ def test_each_size_is_a_job_of_its_own(tools, tmp_path):
     assert [line.removeprefix("# sbatch ").strip() for line in shown.splitlines()[:2]] == expected
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("ensemble_scaling.sh")) + [FOLDER / "scaling.sh"])
+@pytest.mark.parametrize("path", [FOLDER / "ensemble_scaling.sh", FOLDER / "scaling.sh"], ids=lambda path: path.stem)
 def test_every_size_can_be_laid_out(tools, tmp_path, path):
     done = script(variables(tools), "--dry-run", cwd=tmp_path, path=path)
     sizes = [int(n) for n in re.findall(r"^# sbatch .*--ntasks=(\d+)", done.stdout, re.MULTILINE)]
