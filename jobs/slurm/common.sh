@@ -201,7 +201,7 @@ has_checkpoints() {
 
 # Set command: the launcher, what the ranks need in their environment, the program.
 choose_launcher() {
-    local cpus=${SLURM_CPUS_PER_TASK:-1} program component
+    local cpus=${SLURM_CPUS_PER_TASK:-1} program component more
     program=(python -m hpcddrl run "$recipe" "${run_options[@]}" "${where[@]}")
     [ "$RANK_LOGS" != yes ] || program=(bash "$scripts/rank.sh" "$run.ranks" "${program[@]}")
     # sbatch --export=... must not keep these from the ranks.
@@ -227,6 +227,8 @@ choose_launcher() {
         mpiexec) launcher=(mpiexec -n "$ranks") ;;
         *) die "LAUNCHER=$LAUNCHER: not one of mpirun, srun-pmix, srun-pmi2, mpiexec (see env.sh)" ;;
     esac
+    read -ra more <<<"$LAUNCHER_OPTIONS"
+    launcher+=("${more[@]}")
     if [ -z "${SLURM_HET_SIZE:-}" ]; then
         # One thread a core that the rank has.
         [[ $LAUNCHER != srun-* ]] || launcher+=(-n "$ranks" --cpus-per-task="$cpus")

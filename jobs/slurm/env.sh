@@ -17,6 +17,9 @@
 #   mpiexec    their own launcher
 : "${LAUNCHER:=mpirun}"
 
+# --- More words for the launcher, such as --cpu-bind=cores or --mca btl ^openib.
+: "${LAUNCHER_OPTIONS:=}"
+
 # --- Oversubscription: yes lets ranks outnumber the cores, and binds none of them. For trying things out: `make
 # setup` has already allowed it to mpirun on a machine of few cores.
 : "${OVERSUBSCRIBE:=no}"

@@ -25,6 +25,7 @@ FOLDER = ROOT / "jobs" / "slurm"
 ENSEMBLE = FOLDER / "ensemble_8x2.sh"
 SCRIPTS = sorted([*ROOT.glob("jobs/*/*.sh"), Path(__file__).with_name("cluster.sh")])
 EXPERIMENTS = sorted(path for path in FOLDER.glob("*.sh") if re.search(r"^train ", path.read_text(), re.MULTILINE))
+PBS = ROOT / "jobs" / "pbs" / "ensemble_8x2.sh"
 LAUNCHERS = ("mpirun", "srun-pmix", "srun-pmi2", "mpiexec")
 BASH = shutil.which("bash") or "/bin/bash"
 
@@ -492,3 +493,46 @@ def test_what_follows_training_takes_runs(tools, tmp_path):
         called = (tmp_path / "python.log").read_text().splitlines()
         assert [line.removeprefix("-m hpcddrl ") for line in called] == expected
         assert script(job(tools), cwd=tmp_path, path=FOLDER / f"{name}.sh").returncode == 2
+
+
+@pytest.fixture
+def pbs_job(tools):
+    """Return the environment of a job under PBS, whose commands are stand-ins."""
+    stand_in(tools, "mpirun", MPIRUN)
+    stand_in(tools, "qsub", 'echo "$*" >>qsub.log; echo 8.server')
+    stand_in(tools, "qstat", 'echo "    Resource_List.walltime = 00:02:0${LEFT:-9}"')
+    folder = tools.parent
+    (folder / "nodes").write_text("a\n" * 8 + "b\n" * 8)
+    (folder / "jobs").symlink_to(ROOT / "jobs")
+    pbs = {"O_WORKDIR": str(folder), "JOBID": "7.server", "JOBNAME": "ensemble_8x2", "NODEFILE": f"{folder}/nodes"}
+    return variables(tools, **{f"PBS_{name}": value for name, value in pbs.items()})
+
+
+def test_the_pbs_twin_runs_the_same(pbs_job, tmp_path):
+    slurm = script(job(tmp_path / "bin", SEEDS="", DRY_RUN="1"), "--frames", "8", cwd=tmp_path)
+    (words,) = printed_runs(slurm.stdout)
+    done = script(pbs_job | {"REASON": "frames", "OPTIONS": "--frames 8"}, cwd="/", path=PBS)
+    assert (done.returncode, done.stderr) == (0, "")
+    called = (tmp_path / "mpirun.log").read_text().split()
+    assert called[:4] == ["-n", "16", "--hostfile", f"{tmp_path}/nodes"]
+    assert called[4:] == words[words.index("python") :]
+    assert not (tmp_path / "qsub.log").exists()
+
+
+def test_the_pbs_twin_warns_itself_and_submits_itself_again(pbs_job, tmp_path):
+    saved_run(tmp_path / "runs" / "ensemble_8x2-7", reason="signal SIGUSR1")
+    resume = f"{tmp_path}/runs/ensemble_8x2-7"
+    done = script(pbs_job | {"WAIT": "1", "LEFT": "1", "RESTARTS": "1", "RESUME": resume}, cwd="/", path=PBS)
+    assert done.returncode == 75
+    assert "submitted again: 8.server" in done.stdout
+    expected = f"-l walltime=00:02:01 -v RESUME={resume},RESTARTS=2,OPTIONS= jobs/pbs/ensemble_8x2.sh\n"
+    assert (tmp_path / "qsub.log").read_text() == expected
+
+
+@pytest.mark.parametrize("restarts", ["0", "10"])
+def test_the_pbs_twin_stays_down_where_it_should(pbs_job, tmp_path, restarts):
+    ends = {"0": {"REASON": "signal SIGTERM"}, "10": {"EXIT": "137"}}[restarts]
+    done = script(pbs_job | ends | {"RESTARTS": restarts}, cwd="/", path=PBS)
+    assert done.returncode == 75
+    assert "go on with  qsub -v RESUME=" in done.stdout
+    assert not (tmp_path / "qsub.log").exists()
