@@ -14,6 +14,7 @@
 #PBS -l walltime=04:00:00
 #PBS -j oe
 
+# shellcheck disable=SC2034,SC2154  # what common.sh reads and sets
 cd "$PBS_O_WORKDIR" || exit 2
 script=jobs/pbs/ensemble_8x2.sh
 options=()

@@ -35,7 +35,7 @@ arm() {
 }
 
 train() {
-    local run_options=() launcher=() environment=() where=() run_number recipe run command ranks option
+    local run_options=() launcher=() environment=() where=() run_number recipe job run go_on command ranks option
     for option; do
         case $option in
             --dry-run) DRY_RUN=1 ;;
@@ -169,20 +169,20 @@ choose_run() {
 
 label() { echo "run $run_number, arm ${arm_names[run_number % ${#arm_names[@]}]}"; }
 
-# Set run, and where: --out for a new one, --resume for one that has checkpoints.
+# Set job, Slurm's name for this one; run; and where: --out for a new run, --resume for one that has checkpoints.
 choose_directory() {
-    local number=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+    local element=''
     if [ -n "${SLURM_ARRAY_TASK_ID:-}" ] || { [ "$SLURM_JOB_ID" = JOBID ] && [ -n "$(header array)" ]; }; then
-        number+=_$run_number
-        run=${RESUME:+${RESUME}_$run_number}
-    else
-        run=${RESUME:-}
+        element=_$run_number
     fi
-    run=${run:-$RUNS/${SLURM_JOB_NAME//\//-}-$number}
+    job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}$element # the first element has the array's number as its own, too
+    run=${RESUME:+$RESUME$element}
+    run=${run:-$RUNS/${SLURM_JOB_NAME//\//-}-$job}
+    go_on="go on with  RESUME=${run%"$element"} sbatch ${element:+--array=$run_number }..."
     if [ -n "${RESUME:-}" ] && ! has_checkpoints; then
         die "RESUME=$RESUME: no run with checkpoints of all its groups is at $run"
     elif [ -e "$run" ] && [ -z "${RESUME:-}" ] && [ "$restarts" = 0 ]; then
-        die "$run: exists, but this job starts for the first time; move it away, or go on by  RESUME=$run sbatch ..."
+        die "$run: exists, but this job starts for the first time; move it away, or $go_on"
     elif has_checkpoints; then
         where=(--resume "$run")
     else
@@ -214,7 +214,7 @@ choose_launcher() {
             elif [ "$cpus" -gt 1 ]; then
                 launcher+=(--map-by "slot:pe=$cpus") # else each rank is bound to one core
             fi
-            [ "$ULFM" != yes ] || launcher+=(--with-ft ulfm)
+            [ "$ULFM" = no ] || ! has_ulfm || launcher+=(--with-ft ulfm)
             ;;
         srun-pmix | srun-pmi2)
             # The first rank to leave gives the others a minute. If srun killed them at once (--kill-on-bad-exit=1), its
@@ -246,6 +246,8 @@ choose_launcher() {
     done
 }
 
+has_ulfm() { [[ $(ompi_info 2>/dev/null) == *"FT MPI support: yes"* ]]; }
+
 # Look at what would otherwise fail on every rank, or not say why.
 check_programs() {
     command -v "${launcher[0]}" >/dev/null ||
@@ -253,8 +255,8 @@ check_programs() {
     python -c 'import hpcddrl' 2>/dev/null ||
         die "no hpcddrl in $(command -v python || echo 'any python on PATH'); run  make setup, or set VENV in env.sh"
     check_layout
-    [ "$LAUNCHER" != mpirun ] || [ "$ULFM" != yes ] || ompi_info 2>/dev/null | grep -q 'FT MPI support: yes' ||
-        die "ULFM=yes: this mpirun is not Open MPI 5 with fault tolerance; leave it away"
+    [ "$LAUNCHER" != mpirun ] || [ "$ULFM" != yes ] || has_ulfm ||
+        die "ULFM=yes: this mpirun is not Open MPI 5 with fault tolerance; say ULFM=auto or no"
     [[ $LAUNCHER == srun-* ]] || return 0
     local plugins
     plugins=$(srun --mpi=list 2>&1 | tr -s '\n\t ' ' ')
@@ -314,16 +316,17 @@ supervise() {
 conclude() {
     local code=$1 reason
     reason=$(exit_reason)
-    account
     case $reason in
         signal*) requeue "stopped by $reason" ;;
         ?*)
+            account
             say "done ($reason)"
             exit 0
             ;;
     esac
     case $code in
         1 | 2)
+            account
             say "failed, exit code $code"
             exit "$code"
             ;;
@@ -334,7 +337,7 @@ conclude() {
 # Say how well the job used its processors: by the run's own files, and by Slurm where it keeps accounts.
 account() {
     [ ! -e "$run/run.h5" ] || python -m hpcddrl efficiency "$run" --cpus "$(allocated_cpus)"
-    ! command -v sacct >/dev/null || sacct --jobs="$SLURM_JOB_ID" \
+    ! command -v sacct >/dev/null || sacct --jobs="$job" \
         --format=JobID%20,State,Elapsed,AllocCPUS,TotalCPU,MaxRSS 2>/dev/null || true # the batch step is still running
 }
 
@@ -350,9 +353,9 @@ allocated_cpus() {
 }
 
 requeue() {
-    local state go_on="go on with  RESUME=$run sbatch ..."
+    local state
     # A job that Slurm is ending would come back to life: cancelled ones must not, preempted ones do by themselves.
-    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+    state=$(squeue --noheader --jobs="$job" --format=%T)
     state=${state%%$'\n'*} # a heterogeneous job has a line for each component
     if [ "$state" != RUNNING ]; then
         say "$1; not requeued from here, since the job is ${state:-gone}; if it does not come back, $go_on"
@@ -360,7 +363,7 @@ requeue() {
         say "$1; not requeued, since MAX_RESTARTS=$MAX_RESTARTS are used up; $go_on"
     else
         say "$1; requeue"
-        scontrol requeue "$SLURM_JOB_ID" && sleep 60 # until Slurm ends this script
+        scontrol requeue "$job" && sleep 60 # until Slurm ends this script
         say "not requeued; $go_on"
     fi
     exit 75

@@ -212,6 +212,17 @@ def test_an_element_resumes_the_run_of_its_number(tools, tmp_path):
     assert (tmp_path / "mpirun.log").read_text().endswith(f"--resume {run}\n")
 
 
+def test_an_element_requeues_itself_and_not_its_array(tools, tmp_path):
+    stand_in(tools, "mpirun", MPIRUN)
+    element = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}  # whose own number is the array's
+    script(job(tools, **element, REASON="signal SIGUSR1"), cwd=tmp_path)
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 7_2\n"
+    ended = script(
+        job(tools, **element, REASON="signal SIGUSR1", SLURM_JOB_ID="9", RUNS="r", MAX_RESTARTS="0"), cwd=tmp_path
+    )
+    assert ended.stdout.strip().endswith("go on with  RESUME=r/ensemble_8x2-7 sbatch --array=2 ...")
+
+
 def test_each_size_is_a_job_of_its_own(tools, tmp_path):
     stand_in(tools, "sbatch", 'echo "$*" >>sbatch.log')
     path = FOLDER / "scaling.sh"
@@ -437,10 +448,10 @@ def test_a_ranks_words_are_kept_and_passed_on(tools, tmp_path, variable):
     assert sorted((tmp_path / "logs" / "rank-0012.log").read_text().split()) == ["err", "late", "out"]
 
 
-def test_rank_logs_and_ulfm_are_asked_for(tools, tmp_path):
-    env = job(tools, RANK_LOGS="yes", ULFM="yes", DRY_RUN="1")
+def test_rank_logs_and_words_for_the_launcher_are_asked_for(tools, tmp_path):
+    env = job(tools, RANK_LOGS="yes", LAUNCHER_OPTIONS="--mca btl ^openib", DRY_RUN="1")
     (words,) = printed_runs(script(env, cwd=tmp_path).stdout)
-    assert words[words.index("mpirun") :][:5] == ["mpirun", "-n", "16", "--with-ft", "ulfm"]
+    assert words[words.index("mpirun") :][:6] == ["mpirun", "-n", "16", "--mca", "btl", "^openib"]
     assert words[words.index("bash") + 1 :][:3] == [
         f"{FOLDER}/rank.sh",
         f"{tmp_path}/runs/ensemble_8x2-7.ranks",
@@ -448,14 +459,18 @@ def test_rank_logs_and_ulfm_are_asked_for(tools, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("says", ["yes", "no"])
-def test_ulfm_needs_an_mpirun_that_has_it(tools, tmp_path, says):
+@pytest.mark.parametrize("has", ["yes", "no"])
+@pytest.mark.parametrize("ulfm", ["yes", "auto", "no"])
+def test_ulfm_is_asked_of_an_mpirun_that_has_it(tools, tmp_path, ulfm, has):
     stand_in(tools, "mpirun", MPIRUN)
-    stand_in(tools, "ompi_info", f"echo '   FT MPI support: {says}'")
-    (tools / "grep").symlink_to(shutil.which("grep"))
-    done = script(job(tools, ULFM="yes", REASON="frames"), cwd=tmp_path)
-    assert done.returncode == (0 if says == "yes" else 2)
-    assert ("ULFM=yes: this mpirun is not" in done.stderr) == (says == "no")
+    stand_in(tools, "ompi_info", f"echo '   FT MPI support: {has}'")
+    done = script(job(tools, ULFM=ulfm, REASON="frames"), cwd=tmp_path)
+    if (ulfm, has) == ("yes", "no"):
+        assert done.returncode == 2
+        assert "ULFM=yes: this mpirun is not" in done.stderr
+    else:
+        assert done.returncode == 0
+        assert ("--with-ft ulfm" in (tmp_path / "mpirun.log").read_text()) == (ulfm != "no" and has == "yes")
 
 
 @pytest.mark.parametrize(("array", "elements"), [((), []), (("--array=1,3",), ["1", "3"])])
