@@ -16,6 +16,8 @@ train=$(sbatch --parsable --hold "$@") || exit
 train=${train%%;*}
 elements=() runs=()
 while read -r name number; do
+    [[ $number != *+[1-9]* ]] || continue # a further component of a heterogeneous job
+    number=${number%+0}
     runs+=("$RUNS/${name//\//-}-$number")
     [[ $number != *_* ]] || elements+=("${number#*_}")
 done < <(squeue --array --noheader --jobs="$train" --format='%j %i')
