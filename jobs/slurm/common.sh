@@ -355,7 +355,10 @@ allocated_cpus() {
 requeue() {
     local state
     # A job that Slurm is ending would come back to life: cancelled ones must not, preempted ones do by themselves.
-    state=$(squeue --noheader --jobs="$job" --format=%T)
+    for _ in 1 2 3; do # a busy controller may not answer at once
+        state=$(squeue --noheader --jobs="$job" --format=%T) && break
+        sleep 5
+    done
     state=${state%%$'\n'*} # a heterogeneous job has a line for each component
     if [ "$state" != RUNNING ]; then
         say "$1; not requeued from here, since the job is ${state:-gone}; if it does not come back, $go_on"

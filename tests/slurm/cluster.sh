@@ -78,6 +78,8 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2,sched_min
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
+# A busy machine answers late, and that is no failure.
+MessageTimeout=60
 # Failures shall show within seconds.
 SlurmdTimeout=10
 KillWait=5
@@ -172,7 +174,7 @@ up() {
 down() {
     local file name
     [ -e "$CLUSTER" ] || return 0
-    ! alive controller || timeout 20 scancel --partition=batch,scavenge 2>/dev/null
+    ! alive controller || timeout 60 scancel --user="$(id -un)" 2>/dev/null
     stop controller
     for file in "$CLUSTER"/n*.pid; do
         name=$(basename "$file" .pid)

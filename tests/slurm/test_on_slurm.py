@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "jobs" / "slurm"
 CATCH = ("--env", "hpcddrl/Catch-v0")
+FOUR_RANKS = (["--nodes=1", "--ntasks=4", "--ntasks-per-node=4"], ["--nodes=2", "--ntasks=4", "--ntasks-per-node=2"])
 GOING_ON = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED", "NODE_FAIL")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
@@ -31,14 +32,23 @@ def sbatch(folder, script, *arguments, slurm=(), **more):
     """Submit an experiment; return the job's number."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "VENV": os.environ.get("VIRTUAL_ENV", ""), **more}
     one = ["--nodes=1", "--ntasks-per-node=16"] if nodes() == 1 else []
-    command = ["sbatch", "--parsable", "--time=10", *one, *slurm, FOLDER / f"{script}.sh", *arguments]
+    command = ["sbatch", "--parsable", "--time=20", *(slurm or one), FOLDER / f"{script}.sh", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=True)
     return done.stdout.strip().partition(";")[0]
 
 
+def small(folder, *arguments, slurm=(), **more):
+    """Submit one learner and three actors on two nodes, who save often."""
+    often = ("--set", "logging.checkpoint_interval_s=5")
+    return sbatch(folder, "scaling", *CATCH, *often, *arguments, slurm=[*FOUR_RANKS[nodes() > 1], *slurm], **more)
+
+
 def state(number):
-    shown = subprocess.run(["scontrol", "show", "job", number], text=True, capture_output=True, check=True).stdout
-    return dict(word.split("=", 1) for word in reversed(shown.split()) if "=" in word)  # a job's first component
+    command = ["scontrol", "show", "job", number]
+    while (done := subprocess.run(command, text=True, capture_output=True)).returncode:
+        assert "Invalid job id" not in done.stderr, number
+        time.sleep(1)  # a busy controller may not answer
+    return dict(word.split("=", 1) for word in reversed(done.stdout.split()) if "=" in word)  # a job's first component
 
 
 def wait_for(folder, number, reached):
@@ -111,10 +121,9 @@ def test_an_experiment_runs_to_its_end(shared_folder, script, launcher):
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun-pmix"])
 def test_a_warned_job_comes_back_and_goes_on(shared_folder, launcher):
-    number = sbatch(shared_folder, "ensemble_8x2", *CATCH, "--seconds", "15", LAUNCHER=launcher)
-    run = shared_folder / "runs" / f"ensemble_8x2-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("segments/0001/*.h5")))
-    time.sleep(2)
+    number = small(shared_folder, "--seconds", "15", LAUNCHER=launcher)
+    run = shared_folder / "runs" / f"scaling-{number}"
+    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
     assert wait_for(shared_folder, number, ["COMPLETED"])["Restarts"] == "1"
     reasons = [json.loads(path.read_text())["exit_reason"] for path in sorted(run.rglob("summary.json"))]
@@ -123,19 +132,18 @@ def test_a_warned_job_comes_back_and_goes_on(shared_folder, launcher):
 
 
 def test_slurms_own_warning_before_the_limit_leads_to_restarts_that_are_bounded(shared_folder):
-    options = (*CATCH, "--seconds", "1200")
-    number = sbatch(shared_folder, "ensemble_8x2", *options, slurm=["--time=4"], MAX_RESTARTS="1")
+    number = small(shared_folder, "--seconds", "1200", slurm=["--time=4"], MAX_RESTARTS="1")
     now = wait_for(shared_folder, number, ["FAILED"])
     assert (now["Restarts"], now["ExitCode"]) == ("1", "75:0")
-    run = shared_folder / "runs" / f"ensemble_8x2-{number}"
+    run = shared_folder / "runs" / f"scaling-{number}"
     goes_on_from_where_it_was(run)
     assert summary_of(run)["exit_reason"] == "signal SIGUSR1"
     assert "MAX_RESTARTS=1 are used up" in output_of(shared_folder, number)
 
 
 def test_a_cancelled_job_stays_cancelled(shared_folder):
-    number = sbatch(shared_folder, "ensemble_8x2", *CATCH, "--seconds", "60")
-    run = shared_folder / "runs" / f"ensemble_8x2-{number}"
+    number = small(shared_folder, "--seconds", "60")
+    run = shared_folder / "runs" / f"scaling-{number}"
     wait_until(shared_folder, number, lambda: list(run.glob("segments/0001/*.h5")))
     subprocess.run(["scancel", number], check=True)
     wait_for(shared_folder, number, ["CANCELLED"])
@@ -146,13 +154,11 @@ def test_a_cancelled_job_stays_cancelled(shared_folder):
 def test_a_preempted_job_goes_on_later(shared_folder, slurm):
     if slurm is None:
         pytest.skip("not on somebody else's cluster: it fills all nodes")
-    every = f"--nodes={nodes()}"
-    options = (*CATCH, "--seconds", "15", "--set", "logging.checkpoint_interval_s=5")
-    number = sbatch(shared_folder, "ensemble_8x2", *options, slurm=["--partition=scavenge"])
-    run = shared_folder / "runs" / f"ensemble_8x2-{number}"
-    wait_until(shared_folder, number, lambda: len(list(run.glob("checkpoints/*/version-*.pt"))) >= 8)
-    important = ["srun", "--partition=batch", every, "--exclusive", "--immediate=60", "sleep", "1"]
-    subprocess.run(important, check=True, capture_output=True)
+    number = small(shared_folder, "--seconds", "30", slurm=["--partition=scavenge"])
+    run = shared_folder / "runs" / f"scaling-{number}"
+    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    important = ["srun", "--partition=batch", f"--nodes={nodes()}", "--exclusive", "sleep", "1"]
+    subprocess.run(important, check=True, capture_output=True, timeout=300)
     assert wait_for(shared_folder, number, ["COMPLETED"])["Restarts"] == "1"
     goes_on_from_where_it_was(run)
 
@@ -162,10 +168,9 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
         pytest.skip("not on somebody else's cluster: it crashes a node")
     if nodes() < 3:
         pytest.skip("needs a node to spare")
-    options = (*CATCH, "--seconds", "30", "--set", "logging.checkpoint_interval_s=5")
-    number = sbatch(shared_folder, "ensemble_8x2", *options)
-    run = shared_folder / "runs" / f"ensemble_8x2-{number}"
-    wait_until(shared_folder, number, lambda: len(list(run.glob("checkpoints/*/version-*.pt"))) >= 8)
+    number = small(shared_folder, "--seconds", "30")
+    run = shared_folder / "runs" / f"scaling-{number}"
+    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     lost = sorted({rank["host"] for rank in attributes_of(run, 1)})[-1]
     slurm("crash", lost)
     try:
@@ -177,31 +182,22 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
 
 
 def test_a_chain_trains_two_arms_plays_them_and_writes_a_page(shared_folder):
-    env = os.environ | {"PYTHONPATH": str(ROOT), "VENV": os.environ.get("VIRTUAL_ENV", ""), "PAGE": "page.html"}
-    one = ["--nodes=1", "--ntasks-per-node=16"] if nodes() == 1 else []
-    command = [
-        FOLDER / "chain.sh",
-        "--time=10",
-        *one,
-        "--array=0-1%1",
-        FOLDER / "ensemble_8x2.sh",
-        *CATCH,
-        "--seconds",
-        "5",
-    ]
+    names = {"PYTHONPATH": str(ROOT), "VENV": os.environ.get("VIRTUAL_ENV", ""), "PAGE": "page.html", "EPISODES": "2"}
+    script = [FOLDER / "ensemble_scaling.sh", *CATCH, "--seconds", "5"]
+    command = [FOLDER / "chain.sh", *FOUR_RANKS[nodes() > 1], "--array=0-1", *script]
     done = subprocess.run(
-        command, cwd=shared_folder, env=env | {"EPISODES": "2"}, text=True, capture_output=True, check=True
+        command, cwd=shared_folder, env=os.environ | names, text=True, capture_output=True, check=True
     )
     numbers = [word.strip(",:") for word in done.stdout.split() if word.strip(",:").isdigit()]
     assert len(numbers) == 3
     wait_for(shared_folder, numbers[-1], ["COMPLETED"])
-    configs = []
+    topologies = []
     for element in (0, 1):
-        run = shared_folder / "runs" / f"ensemble_8x2-{numbers[0]}_{element}"
-        assert len(json.loads((run / "evaluation.json").read_text())) == 8
-        configs.append(json.loads((run / "config.json").read_text())["coupling"]["kind"])
-    assert configs == ["ensemble", "uncoupled"]
-    assert "ensemble_8x2" in (shared_folder / "page.html").read_text()
+        run = shared_folder / "runs" / f"ensemble_scaling-{numbers[0]}_{element}"
+        assert len(json.loads((run / "evaluation.json").read_text())) == 2
+        topologies.append(json.loads((run / "config.json").read_text())["coupling"]["topology"])
+    assert topologies == ["all_to_all", "random_pairs"]
+    assert "ensemble_scaling" in (shared_folder / "page.html").read_text()
 
 
 def test_submit_starts_a_job_and_passes_on_what_slurm_says(shared_folder):
