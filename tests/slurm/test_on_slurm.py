@@ -121,7 +121,7 @@ def test_an_experiment_runs_to_its_end(shared_folder, script, launcher):
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun-pmix"])
 def test_a_warned_job_comes_back_and_goes_on(shared_folder, launcher):
-    number = small(shared_folder, "--seconds", "15", LAUNCHER=launcher)
+    number = small(shared_folder, "--seconds", "45", LAUNCHER=launcher)
     run = shared_folder / "runs" / f"scaling-{number}"
     wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
@@ -154,7 +154,7 @@ def test_a_cancelled_job_stays_cancelled(shared_folder):
 def test_a_preempted_job_goes_on_later(shared_folder, slurm):
     if slurm is None:
         pytest.skip("not on somebody else's cluster: it fills all nodes")
-    number = small(shared_folder, "--seconds", "30", slurm=["--partition=scavenge"])
+    number = small(shared_folder, "--seconds", "45", slurm=["--partition=scavenge"])
     run = shared_folder / "runs" / f"scaling-{number}"
     wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     important = ["srun", "--partition=batch", f"--nodes={nodes()}", "--exclusive", "sleep", "1"]
@@ -168,7 +168,7 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
         pytest.skip("not on somebody else's cluster: it crashes a node")
     if nodes() < 3:
         pytest.skip("needs a node to spare")
-    number = small(shared_folder, "--seconds", "30")
+    number = small(shared_folder, "--seconds", "45")
     run = shared_folder / "runs" / f"scaling-{number}"
     wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     lost = sorted({rank["host"] for rank in attributes_of(run, 1)})[-1]
