@@ -60,7 +60,7 @@ def wait_for(folder, number, reached):
 
 
 def output_of(folder, number):
-    return "\n".join(path.read_text() for path in folder.glob(f"*-{number}*.out"))
+    return "\n".join(path.read_text(errors="replace") for path in folder.glob(f"*-{number}*.out"))
 
 
 def wait_until(folder, number, what):
@@ -84,11 +84,9 @@ def attributes_of(run, segment):
     return found
 
 
-def goes_on_from_where_it_was(run):
-    """Assert that a run has a second segment, which began with the frames of the first one's checkpoint."""
+def frames_it_went_on_from(run):
+    """Return the frames with which a run's second segment began, on every rank alike."""
     (before,) = {attributes["frames_before"] for attributes in attributes_of(run, 2)}
-    assert before > 0
-    assert summary_of(run)["frames"] > 0
     return before
 
 
@@ -120,15 +118,19 @@ def test_an_experiment_runs_to_its_end(shared_folder, script, launcher):
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun-pmix"])
-def test_a_warned_job_comes_back_and_goes_on(shared_folder, launcher):
-    number = small(shared_folder, "--seconds", "45", LAUNCHER=launcher)
+def test_a_warned_job_comes_back_and_goes_on_until_it_is_cancelled(shared_folder, launcher):
+    number = small(shared_folder, "--seconds", "1200", LAUNCHER=launcher)
     run = shared_folder / "runs" / f"scaling-{number}"
     wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
-    assert wait_for(shared_folder, number, ["COMPLETED"])["Restarts"] == "1"
-    reasons = [json.loads(path.read_text())["exit_reason"] for path in sorted(run.rglob("summary.json"))]
-    assert sorted(reasons) == ["seconds", "signal SIGUSR1"]
-    goes_on_from_where_it_was(run)
+    wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
+    assert state(number)["Restarts"] == "1"
+    assert json.loads((run / "segments" / "0001" / "summary.json").read_text())["exit_reason"] == "signal SIGUSR1"
+    assert frames_it_went_on_from(run) > 0
+    subprocess.run(["scancel", number], check=True)
+    wait_for(shared_folder, number, ["CANCELLED"])
+    time.sleep(10)
+    assert state(number)["JobState"] == "CANCELLED"
 
 
 def test_slurms_own_warning_before_the_limit_leads_to_restarts_that_are_bounded(shared_folder):
@@ -136,31 +138,23 @@ def test_slurms_own_warning_before_the_limit_leads_to_restarts_that_are_bounded(
     now = wait_for(shared_folder, number, ["FAILED"])
     assert (now["Restarts"], now["ExitCode"]) == ("1", "75:0")
     run = shared_folder / "runs" / f"scaling-{number}"
-    goes_on_from_where_it_was(run)
+    assert frames_it_went_on_from(run) > 0
     assert summary_of(run)["exit_reason"] == "signal SIGUSR1"
     assert "MAX_RESTARTS=1 are used up" in output_of(shared_folder, number)
-
-
-def test_a_cancelled_job_stays_cancelled(shared_folder):
-    number = small(shared_folder, "--seconds", "60")
-    run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("segments/0001/*.h5")))
-    subprocess.run(["scancel", number], check=True)
-    wait_for(shared_folder, number, ["CANCELLED"])
-    time.sleep(10)
-    assert state(number)["JobState"] == "CANCELLED"
 
 
 def test_a_preempted_job_goes_on_later(shared_folder, slurm):
     if slurm is None:
         pytest.skip("not on somebody else's cluster: it fills all nodes")
-    number = small(shared_folder, "--seconds", "45", slurm=["--partition=scavenge"])
+    number = small(shared_folder, "--seconds", "1200", slurm=["--partition=scavenge"])
     run = shared_folder / "runs" / f"scaling-{number}"
     wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
     important = ["srun", "--partition=batch", f"--nodes={nodes()}", "--exclusive", "sleep", "1"]
     subprocess.run(important, check=True, capture_output=True, timeout=300)
-    assert wait_for(shared_folder, number, ["COMPLETED"])["Restarts"] == "1"
-    goes_on_from_where_it_was(run)
+    wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
+    assert state(number)["Restarts"] == "1"
+    assert frames_it_went_on_from(run) > 0
+    subprocess.run(["scancel", number], check=True)
 
 
 def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
@@ -178,7 +172,7 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
     finally:
         slurm("revive", lost)
     assert lost not in {rank["host"] for rank in attributes_of(run, 2)}
-    goes_on_from_where_it_was(run)
+    assert frames_it_went_on_from(run) > 0
 
 
 def test_a_chain_trains_two_arms_plays_them_and_writes_a_page(shared_folder):
