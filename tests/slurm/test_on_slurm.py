@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "jobs" / "slurm"
 CATCH = ("--env", "hpcddrl/Catch-v0")
 FOUR_RANKS = (["--nodes=1", "--ntasks=4", "--ntasks-per-node=4"], ["--nodes=2", "--ntasks=4", "--ntasks-per-node=2"])
-GOING_ON = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED", "NODE_FAIL")
+GOING_ON = ("PENDING", "CONFIGURING", "RUNNING", "SIGNALING", "COMPLETING", "REQUEUED", "PREEMPTED", "NODE_FAIL")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
