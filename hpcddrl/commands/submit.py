@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 import hpcddrl
-from hpcddrl.comm.placement import fit
 from hpcddrl.commands.run import recipe_named, run, with_options
 
 SCRIPTS = Path(hpcddrl.__file__).parents[1] / "jobs" / "slurm"
@@ -87,7 +86,9 @@ def _check(recipe: str, options: tuple[str, ...], ranks: int) -> None:
             raise ValueError(f"--{option}: {instead}")
     if given.pop("recipe") != recipe or given.pop("show_config"):
         raise ValueError("options of run: only those that train")
-    fit(with_options(config, **given).topology, ranks)
+    from hpcddrl.runtime.checks import fitted
+
+    fitted(with_options(config, **given), ranks)
 
 
 def script(recipe: str, options: tuple[str, ...], name: str, folder: Path, scripts: Path, asked: dict[str, Any]) -> str:

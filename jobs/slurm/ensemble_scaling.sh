@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What more groups are good for: 2 to 64 groups of 1 learner + 1 actor, for an hour each.
+# What more groups are good for: 4 to 64 groups of 1 learner + 1 actor, for an hour each.
 #
 #   jobs/slurm/ensemble_scaling.sh                      submits one job for each of SIZES; --dry-run prints them
 #   SIZES="256 512" jobs/slurm/ensemble_scaling.sh      ranks of each job
@@ -25,7 +25,7 @@ here=$(dirname "$0")
 # shellcheck source=jobs/slurm/common.sh
 . "$here/common.sh" || exit 2
 
-: "${SIZES:=4 8 16 32 64 128}"
+: "${SIZES:=8 16 32 64 128}"
 sizes "$@"
 arm everyone group_ensemble
 arm pairs group_ensemble --set coupling.topology=random_pairs

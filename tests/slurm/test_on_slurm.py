@@ -177,21 +177,19 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
 
 def test_a_chain_trains_two_arms_plays_them_and_writes_a_page(shared_folder):
     names = {"PYTHONPATH": str(ROOT), "VENV": os.environ.get("VIRTUAL_ENV", ""), "PAGE": "page.html", "EPISODES": "2"}
-    script = [FOLDER / "ensemble_scaling.sh", *CATCH, "--seconds", "5"]
-    command = [FOLDER / "chain.sh", *FOUR_RANKS[nodes() > 1], "--array=0-1", *script]
+    script = [FOLDER / "frameworks.sh", *CATCH, "--seconds", "5"]
+    command = [FOLDER / "chain.sh", *FOUR_RANKS[nodes() > 1], "--array=6,8", *script]
     done = subprocess.run(
         command, cwd=shared_folder, env=os.environ | names, text=True, capture_output=True, check=True
     )
     numbers = [word.strip(",:") for word in done.stdout.split() if word.strip(",:").isdigit()]
     assert len(numbers) == 3
     wait_for(shared_folder, numbers[-1], ["COMPLETED"])
-    topologies = []
-    for element in (0, 1):
-        run = shared_folder / "runs" / f"ensemble_scaling-{numbers[0]}_{element}"
-        assert len(json.loads((run / "evaluation.json").read_text())) == 2
-        topologies.append(json.loads((run / "config.json").read_text())["coupling"]["topology"])
-    assert topologies == ["all_to_all", "random_pairs"]
-    assert "ensemble_scaling" in (shared_folder / "page.html").read_text()
+    for element, recipe in ((6, "paac"), (8, "impala")):
+        run = shared_folder / "runs" / f"frameworks-{numbers[0]}_{element}"
+        assert len(json.loads((run / "evaluation.json").read_text())) == 1
+        assert summary_of(run)["recipe"] == recipe
+    assert "frameworks" in (shared_folder / "page.html").read_text()
 
 
 def test_submit_starts_a_job_and_passes_on_what_slurm_says(shared_folder):

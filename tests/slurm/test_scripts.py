@@ -18,6 +18,7 @@ import pytest
 from hpcddrl.comm.placement import Role, fit, place, ranks_of
 from hpcddrl.commands.run import run as run_command
 from hpcddrl.recipes import RECIPES
+from hpcddrl.runtime.checks import fitted
 from hpcddrl.settings import override
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def start(env, *arguments, cwd, path=ENSEMBLE):
 
 def script(env, *arguments, cwd, path=ENSEMBLE):
     process = start(env, *arguments, cwd=cwd, path=path)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
@@ -137,7 +138,7 @@ def test_the_header_asks_for_ranks_on_which_every_run_can_be_laid_out(tools, tmp
     ranks = sum(map(int, headers(path, "ntasks")))
     for words in runs:
         given = run_command.make_context("run", program_of(words)).params  # refuses unknown options
-        fit(override(RECIPES[given["recipe"]](), list(given["settings"])).topology, ranks)
+        fitted(override(RECIPES[given["recipe"]](), list(given["settings"])), ranks)
         asked = [int(count) for option, count in pairwise(words) if option == "-n"]
         assert sum(asked) == ranks
     assert len({tuple(words) for words in runs}) == len(runs)
@@ -236,15 +237,17 @@ def test_each_size_is_a_job_of_its_own(tools, tmp_path):
 
 
 @pytest.mark.parametrize("path", [FOLDER / "ensemble_scaling.sh", FOLDER / "scaling.sh"], ids=lambda path: path.stem)
-def test_every_size_can_be_laid_out(tools, tmp_path, path):
-    done = script(variables(tools), "--dry-run", cwd=tmp_path, path=path)
-    sizes = [int(n) for n in re.findall(r"^# sbatch .*--ntasks=(\d+)", done.stdout, re.MULTILINE)]
-    assert sizes == [4, 8, 16, 32, 64, 128]
-    (words,) = printed_runs(done.stdout)
-    recipe, *options = program_of(words)
-    settings = [value for option, value in pairwise(options) if option == "--set"]
-    for size in sizes:
-        fit(override(RECIPES[recipe](), settings).topology, size)
+def test_every_arm_can_be_laid_out_at_every_size(tools, tmp_path, path):
+    for arm in range(len(re.findall(r"^arm ", path.read_text(), re.MULTILINE))):
+        env = variables(tools, SLURM_ARRAY_TASK_ID=str(arm))
+        done = script(env, "--dry-run", cwd=tmp_path, path=path)
+        sizes = [int(n) for n in re.findall(r"^# sbatch .*--ntasks=(\d+)", done.stdout, re.MULTILINE)]
+        assert len(sizes) >= 5
+        (words,) = printed_runs(done.stdout)
+        recipe, *options = program_of(words)
+        settings = [value for option, value in pairwise(options) if option == "--set"]
+        for size in sizes:
+            fitted(override(RECIPES[recipe](), settings), size)
 
 
 def test_components_of_a_job_have_their_own_tasks_and_threads(tools, tmp_path):
@@ -369,7 +372,7 @@ def test_a_warning_becomes_usr1_for_the_launcher_then_a_requeue(tools, tmp_path,
     while not (tmp_path / "waiting").exists():
         time.sleep(0.05)
     subprocess.run(["kill", f"-{number}", str(process.pid)], check=True)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=240)
     assert "stopped by signal SIGUSR1; requeue" in output
     assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
 
