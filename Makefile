@@ -31,6 +31,9 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make run     the default job, $(MPIRUN) -n $(RANKS) python -m hpcddrl --seconds 300
                make run RANKS=4 ARGS="run impala --env ALE/Breakout-v5 --seconds 600"
   make test    python -m pytest, without the slow tests; make test ARGS="-m slow"
+  make test-slurm
+               the job scripts on a Slurm: the one that answers here, else one that the tests start on this
+               machine (as root; tests/slurm/cluster.sh names the packages); half an hour
   make lint    ruff, and mypy in strict mode
   make bench   benchmarks/throughput.py; make bench ARGS=--help
   make bench-frameworks
@@ -81,7 +84,7 @@ endef
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
 BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups
-.PHONY: help setup run test lint $(BENCHMARKS) clean
+.PHONY: help setup run test test-slurm lint $(BENCHMARKS) clean
 
 help:
 	@: $(info $(HELP))
@@ -101,6 +104,9 @@ run: $(STAMP)
 
 test: $(STAMP)
 	$(IN_ENV) python -m pytest $(ARGS)
+
+test-slurm: $(STAMP)
+	$(IN_ENV) python -m pytest tests/slurm -m slurm -rs $(ARGS)
 
 lint: $(STAMP)
 	$(IN_ENV) ruff check .
