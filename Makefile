@@ -10,6 +10,7 @@ TORCH_INDEX   ?=
 OVERSUBSCRIBE ?= auto
 MPIRUN        ?= mpirun
 RANKS         ?= 16
+RUNS          ?= runs
 
 ifeq ($(filter $(MPI),wheel system),)
 $(error MPI is "wheel" or "system", not "$(MPI)")
@@ -32,6 +33,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                make run RANKS=4 ARGS="run impala --env ALE/Breakout-v5 --seconds 600"
   make test    python -m pytest, without the slow tests; make test ARGS="-m slow"
   make lint    ruff, and mypy in strict mode
+  make figures the notebooks of analysis/ on some runs, and their pictures, in figures/;
+               make figures RUNS="runs/a runs/b" ARGS="--out elsewhere --only groups"
   make bench   benchmarks/throughput.py; make bench ARGS=--help
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
@@ -71,7 +74,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-.PHONY: help setup run test lint $(BENCHMARKS) clean
+.PHONY: help setup run test lint figures $(BENCHMARKS) clean
 
 help:
 	@: $(info $(HELP))
@@ -96,6 +99,9 @@ lint: $(STAMP)
 	$(IN_ENV) ruff check .
 	$(IN_ENV) ruff format --check .
 	$(IN_ENV) mypy
+
+figures: $(STAMP)
+	$(IN_ENV) python -m analysis $(RUNS) $(ARGS)
 
 bench: $(STAMP)
 	$(IN_ENV) python -m benchmarks.throughput $(ARGS)

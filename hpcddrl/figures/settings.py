@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from hpcddrl.logs.read import Runs
+
 REPEATS = ("seed", "budget.", "logging.", "schema", "env.id")  # a run that differs in these alone is another seed
 ABSENT = "–"
 NAMED = 3  # differing fields in a label, at most
@@ -42,6 +44,13 @@ def settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         if fields not in recipes[fields["recipe"]]:
             recipes[fields["recipe"]].append(fields)
     return {run: _label(fields, recipes[fields["recipe"]]) for run, fields in own.items()}
+
+
+def labelled(runs: Runs) -> Runs:
+    """Return runs with a column ``setting`` in every table, and in that of the runs."""
+    labels = settings(runs.configs)
+    tables = {name: table.assign(setting=table["run"].map(labels)) for name, table in runs.tables.items()}
+    return runs._replace(tables=tables, runs=runs.runs.assign(setting=runs.runs["run"].map(labels)))
 
 
 def _label(fields: Mapping[str, str], alike: list[dict[str, str]]) -> str:

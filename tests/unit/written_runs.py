@@ -46,6 +46,8 @@ def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=
         )
         for t in range(1, rows + 1):
             _row(log, where, t, returns)
+            if where.role is Role.LEARNER and config.compression.kind != "uncompressed":
+                log.append("compression", {"version": 5 * t, "kl_before": 0.2, "kl_after": 0.1, "bytes": 5000})
         log.flush()
     if end:
         ended = datetime.now(UTC) + timedelta(seconds=2)
