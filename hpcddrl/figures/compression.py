@@ -17,7 +17,7 @@ POINTS = 120
 COSTS = ["setting", "run", "kind", "latency_s", "share", "predictions_per_s", "kl_before", "kl_after", "bytes"]
 PLAIN = "uncompressed"
 NOTHING = "no run has evaluated a policy yet: wait for one logging interval"
-NO_COMPRESSION = "no run compresses: add one, such as run impala --set compression=student"
+NO_COMPRESSION = "no run compresses: add one that does (--set compression=student)"
 NO_SHEET = "needs a run without compression and one with it, alike otherwise"
 
 
