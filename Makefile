@@ -35,6 +35,7 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make lint    ruff, and mypy in strict mode
   make figures the notebooks of analysis/ on some runs, and their pictures, in figures/;
                make figures RUNS="runs/a runs/b" ARGS="--out elsewhere --only groups"
+  make docs    the documentation, from docs/ and the docstrings: build/docs/index.html
   make bench   benchmarks/throughput.py; make bench ARGS=--help
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
@@ -74,7 +75,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-.PHONY: help setup run test lint figures $(BENCHMARKS) clean
+.PHONY: help setup run test lint figures docs $(BENCHMARKS) clean
 
 help:
 	@: $(info $(HELP))
@@ -103,6 +104,10 @@ lint: $(STAMP)
 figures: $(STAMP)
 	$(IN_ENV) python -m analysis $(RUNS) $(ARGS)
 
+docs: $(STAMP)
+	$(IN_ENV) python -m sphinx -W --keep-going -q -d build/docs-trees docs build/docs $(ARGS)
+	@echo 'open build/docs/index.html'
+
 bench: $(STAMP)
 	$(IN_ENV) python -m benchmarks.throughput $(ARGS)
 
@@ -122,5 +127,5 @@ bench-compressors: $(STAMP)
 	$(IN_ENV) python -m benchmarks.compressors $(ARGS)
 
 clean:
-	rm -rf .venv .venv-peers-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers-* docs/generated build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ into a vector. This one takes V-trace's targets as they are and has another poli
 (after Peng et al. 2019, arXiv:1910.00177, whose data are from a replay; here they are as fresh as the recipe's).
 
 To make it an answer that recipes and --set know: give it a frozen dataclass with its own ``kind`` in
-`hpcddrl/config/algorithm.py`, add that to the union `Algorithm` there, and one ``case`` to `make_algorithm` in
+`hpcddrl/config/algorithm.py`, add that to the union `Algorithm` there, and one ``case`` to `algorithm_for` in
 `hpcddrl/runtime/parts.py`. The types then show every other place that has to know of it.
 """
 
