@@ -104,21 +104,18 @@ def mathematics_page() -> str:
 
 def measured_page(benchmarks: Path) -> str:
     """Return what the benchmarks' rows say did not work, each with where and when it was measured."""
-    lines = ["### Recipes that did not learn", ""]
-    rows = _rows(benchmarks / "frameworks.csv")
-    flat = [row for row in rows if not _learned(row)]
-    text = (
-        f"Of {len(rows)} runs in `benchmarks/frameworks.csv`, {len(flat)} ended less than {BETTER_THAN_RANDOM:.0%} of "
-    )
-    lines += [f"{text}the way from random play to a human (mean of the last 100 episodes).", ""]
-    shown = ["recipe", "env", "torso", "ranks", "seconds", "frames", "return_mean", "machine", "date"]
-    lines += _table(shown, [[_cell(row[column]) for column in shown] for row in flat])
+    runs, compressors = (_rows(benchmarks / name) for name in ("frameworks.csv", "compressors.csv"))
+    flat = [row for row in runs if not _learned(row)]
+    slow = [row for row in compressors if row["verdict"] != "real speed"]
+    lines = ["### Recipes that had not learned when their time was up", ""]
+    lines += [
+        f"Of {len(runs)} runs in `benchmarks/frameworks.csv`, {len(flat)} ended with a mean return of their last 100"
+    ]
+    lines += [f"episodes less than {BETTER_THAN_RANDOM:.0%} of the way from random play to a human.", ""]
+    lines += _columns(["recipe", "env", "torso", "ranks", "seconds", "frames", "return_mean", "machine", "date"], flat)
     lines += ["", "### Compressors that save no time", ""]
-    rows = _rows(benchmarks / "compressors.csv")
-    slow = [row for row in rows if row["verdict"] != "real speed"]
-    lines += [f"Of {len(rows)} rows in `benchmarks/compressors.csv`, {len(slow)} are no real gain in speed.", ""]
-    shown = ["compressor", "torso", "batch", "ratio", "verdict", "best_float", "machine", "date"]
-    lines += _table(shown, [[_cell(row[column]) for column in shown] for row in slow])
+    lines += [f"Of {len(compressors)} rows in `benchmarks/compressors.csv`, {len(slow)} are no real gain in speed.", ""]
+    lines += _columns(["compressor", "torso", "batch", "ratio", "verdict", "best_float", "machine", "date"], slow)
     return "\n".join(lines) + "\n"
 
 
@@ -134,6 +131,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _columns(names: Sequence[str], rows: Iterable[dict[str, str]]) -> list[str]:
+    """Return some columns of rows as a table."""
+    return _table([name.replace("_", " ") for name in names], [[_cell(row[name]) for name in names] for row in rows])
 
 
 def _modules(package: Any) -> list[Any]:

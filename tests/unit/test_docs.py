@@ -54,7 +54,24 @@ def test_generated_pages_say_what_the_code_says(site):
     assert "KL(learner ‖ published)" in files
     options = (site / "generated" / "options.html").read_text()
     assert "Environments of one rank, stepped together." in options
-    assert "Recipes that did not learn" in (site / "null_results.html").read_text()
+
+
+def test_null_results_are_read_from_the_rows(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = importlib.import_module("pages")
+    header = "recipe,env,torso,ranks,seconds,frames,return_mean,machine,date"
+    rows = [
+        "a,ALE/Pong-v5,nips,4,60,1000,-20.5,m,d",
+        "b,ALE/Pong-v5,nips,4,60,1000,15,m,d",
+        "c,Other-v0,mlp,1,1,1,0,m,d",
+    ]
+    (tmp_path / "frameworks.csv").write_text("\n".join([header, *rows]) + "\n")
+    text = pages.measured_page(tmp_path)
+    assert "Of 3 runs" in text
+    assert "1 ended" in text
+    assert "| a | ALE/Pong-v5 |" in text
+    assert "| b |" not in text
+    assert "Of 0 rows" in text
 
 
 def test_pages_need_nothing_from_the_network(site):
