@@ -18,6 +18,9 @@ exclude_patterns = ["examples", "generated/measured.md"]  # the latter is part o
 html_theme = "furo"
 html_title = f"hpcddrl {release}"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 myst_heading_anchors = 3
 nitpicky = True  # a link that leads nowhere is a warning, and `make docs` takes warnings for errors
 

@@ -45,8 +45,11 @@ def evaluate(
     Of a run on several environments the first is played. Intervals are bootstrapped over episodes. On Atari, 0 % is
     random play and 100 % a human, after Wang et al. 2016; a GIF shows what the policy sees.
     """  # noqa: D301 (click wants the character itself)
+    import torch
+
     from hpcddrl.runtime.evaluation import Protocol, scores_of
 
+    torch.set_num_threads(1)  # ranks share the cores, and how sums are split would show in their last digit
     protocol = Protocol(episodes, not sampled, seed, sticky_actions, noop_max)
     players = _players(run)
     game = protocol.applied(players[0].config).env

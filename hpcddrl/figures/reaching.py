@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from hpcddrl.figures.curves import NO_EPISODES, OVER, WINDOW
 from hpcddrl.figures.statistics import running_mean
 from hpcddrl.figures.style import dotted_bars, gap_figure, panels, styled
+from hpcddrl.types import Array
 
 REACHED = ["game", "setting", "run", "level", "job_frames", "seconds"]
 
@@ -58,7 +59,7 @@ def reaching(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def _means(run: pd.DataFrame, window: int) -> tuple[pd.DataFrame, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _means(run: pd.DataFrame, window: int) -> tuple[pd.DataFrame, Array]:
     """Return a run's episodes in order, and the mean of a whole window up to each; with fewer, of them all."""
     order = run.sort_values("seconds", kind="stable")
     at = np.arange(len(order), dtype=float)
