@@ -10,6 +10,7 @@ TORCH_INDEX   ?=
 OVERSUBSCRIBE ?= auto
 MPIRUN        ?= mpirun
 RANKS         ?= 16
+RUNS          ?= runs
 
 ifeq ($(filter $(MPI),wheel system),)
 $(error MPI is "wheel" or "system", not "$(MPI)")
@@ -35,6 +36,9 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                the job scripts on a Slurm: the one that answers here, else one that the tests start on this
                machine (as root; tests/slurm/cluster.sh names the packages); half an hour
   make lint    ruff, and mypy in strict mode
+  make figures the notebooks of analysis/ on some runs, and their pictures, in figures/;
+               make figures RUNS="runs/a runs/b" ARGS="--out elsewhere --only groups"
+  make docs    the documentation, from docs/ and the docstrings: build/docs/index.html
   make bench   benchmarks/throughput.py; make bench ARGS=--help
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
@@ -84,7 +88,7 @@ endef
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
 BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups
-.PHONY: help setup run test test-slurm lint $(BENCHMARKS) clean
+.PHONY: help setup run test test-slurm lint figures docs $(BENCHMARKS) clean
 
 help:
 	@: $(info $(HELP))
@@ -112,6 +116,13 @@ lint: $(STAMP)
 	$(IN_ENV) ruff check .
 	$(IN_ENV) ruff format --check .
 	$(IN_ENV) mypy
+
+figures: $(STAMP)
+	$(IN_ENV) python -m analysis $(RUNS) $(ARGS)
+
+docs: $(STAMP)
+	$(IN_ENV) python -m sphinx -W --keep-going -q -d build/docs-trees docs build/docs $(ARGS)
+	@echo 'open build/docs/index.html'
 
 bench: $(STAMP)
 	$(IN_ENV) python -m benchmarks.throughput $(ARGS)
@@ -144,5 +155,5 @@ bench-groups: $(STAMP)
 	$(IN_ENV) python -m benchmarks.groups $(ARGS)
 
 clean:
-	rm -rf .venv .venv-peers-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers-* docs/generated build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

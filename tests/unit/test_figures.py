@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from written_runs import config_of, write_run
 
+from hpcddrl.config.compression import Student
 from hpcddrl.figures.ages import NO_LAG, ages, lag_over_time, mean_staleness
 from hpcddrl.figures.curves import NO_EPISODES, curves, final_returns, learned, learning_curves
 from hpcddrl.figures.layout import layout
@@ -383,6 +384,24 @@ def test_runs_that_differ_in_seed_and_budget_alone_are_one_setting():
         "long": "impala, precision = bf16",
         "apex": "apex",
     }
+
+
+def test_an_answer_of_an_axis_is_named_without_the_fields_that_come_with_it():
+    plain, halves = dump(config_of()), dump(config_of(compression=Student(width=0.5)))
+    found = settings({"plain": plain, "student": halves})
+    assert found == {"plain": "impala, compression = uncompressed", "student": "impala, compression = student"}
+    quarters = dump(config_of(compression=Student(width=0.25)))
+    found = settings({"plain": plain, "student": halves, "smaller": quarters})
+    assert found["plain"] == "impala, compression = uncompressed"
+    assert found["smaller"] == "impala, compression = student, compression.width = 0.25"
+    assert found["student"] == "impala, compression = student, compression.width = 0.5"
+
+
+def test_a_field_that_is_lacking_without_reason_tells_settings_apart():
+    """As of a run of an older version."""
+    new, old = dump(config_of()), dump(config_of())
+    del old["precision"]
+    assert settings({"new": new, "old": old}) == {"new": "impala, precision = auto", "old": "impala, precision = –"}
 
 
 def test_many_differences_are_numbered():
