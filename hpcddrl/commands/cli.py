@@ -17,6 +17,8 @@ from hpcddrl.commands.plan import plan
 from hpcddrl.commands.report import report
 from hpcddrl.commands.run import run
 from hpcddrl.commands.simulate import simulate
+from hpcddrl.commands.tensorboard import tensorboard
+from hpcddrl.commands.watch import watch
 
 USAGE_ERROR = 2
 
@@ -49,10 +51,11 @@ def cli() -> None:
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
     python -m hpcddrl simulate runs/... --ranks 4096  how fast it will be, from what a small run took
     python -m hpcddrl report runs/one runs/two        a page on runs: curves, shares of time, what looks wrong
+    python -m hpcddrl watch runs/one                  the same of a run that goes on, in the terminal
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate):
+for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate, watch, tensorboard):
     cli.add_command(_command)
 
 

@@ -59,6 +59,8 @@ def test_ranks_takes_settings(command):
         ["plan", "-h"],
         ["report", "-h"],
         ["simulate", "-h"],
+        ["watch", "-h"],
+        ["tensorboard", "-h"],
     ],
 )
 def test_help_is_printed(command, arguments):
@@ -69,7 +71,7 @@ def test_help_is_printed(command, arguments):
 
 
 def test_help_shows_each_example_on_a_line_of_its_own(command):
-    for name in ("run", "plan", "ranks", "report", "simulate"):
+    for name in ("run", "plan", "ranks", "report", "simulate", "watch", "tensorboard"):
         lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
         examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
         assert len(examples) == 3
