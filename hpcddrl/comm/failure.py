@@ -85,8 +85,7 @@ def complain_once(line: str) -> None:
 
     A launcher kills every rank when the first one exits in error, so nobody may leave before the line is out.
     """
-    under_launcher = any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
-    if not under_launcher:
+    if not under_launcher():
         sys.stderr.write(f"hpcddrl: {line}\n")
         return
     from mpi4py import MPI
@@ -96,3 +95,8 @@ def complain_once(line: str) -> None:
         sys.stderr.flush()
         time.sleep(0.1)
     MPI.COMM_WORLD.Barrier()
+
+
+def under_launcher() -> bool:
+    """Say whether a launcher such as mpirun or srun started this process."""
+    return any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))

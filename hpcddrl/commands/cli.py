@@ -10,6 +10,7 @@ import click
 
 from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
+from hpcddrl.commands.doctor import doctor
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.export import export
 from hpcddrl.commands.lists import list_recipes, ranks
@@ -48,6 +49,7 @@ def cli() -> None:
     mpirun -n 4 python -m hpcddrl run impala --env ALE/Breakout-v5 --seconds 600
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
+    python -m hpcddrl doctor                          whether a job can run here, and what mends it
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
     python -m hpcddrl simulate runs/... --ranks 4096  how fast it will be, from what a small run took
     python -m hpcddrl report runs/one runs/two        a page on runs: curves, shares of time, what looks wrong
@@ -55,7 +57,7 @@ def cli() -> None:
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate, watch, tensorboard):
+for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate, watch, tensorboard, doctor):
     cli.add_command(_command)
 
 
