@@ -5,6 +5,7 @@ import struct
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 from written_runs import CATCH, STEPS, config_of, write_run
@@ -16,8 +17,15 @@ from hpcddrl.commands.live.picture import sparkline
 from hpcddrl.commands.live.scalars import Scalars, scalars
 from hpcddrl.config import Budget
 from hpcddrl.logs.read import read_runs
+from hpcddrl.types import Stage
 
 ROWS = 40
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """Let no run count as cut off for being silent, however long the machine takes for a test."""
+    monkeypatch.setattr("hpcddrl.logs.read.SILENT_INTERVALS", 1e6)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,12 @@ def test_the_numbers_of_a_run_are_those_that_were_written(run):
     assert (now.lag.now, now.lag.extreme) == (2, 4)
     assert now.exchange == {"peers": 1, "age": 3}
     assert now.silent == {}
+
+
+def test_the_stage_is_the_one_entered_last(run):
+    assert now_of(run).stage is None
+    stages = pd.DataFrame({"rank": [0, 1, 0], "stage": [0, 0, 1], "seconds": [0.0, 0.1, 25.0]})
+    assert now_of(run._replace(tables={**run.tables, "stages": stages})).stage == (Stage.MIDDLE, 25.0)
 
 
 def test_rates_are_of_the_last_half_minute(copy):

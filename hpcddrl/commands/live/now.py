@@ -16,7 +16,7 @@ from hpcddrl.figures.rates import rate
 from hpcddrl.figures.shares import phase_shares
 from hpcddrl.figures.statistics import running_mean
 from hpcddrl.logs.read import Runs
-from hpcddrl.types import Array
+from hpcddrl.types import Array, Stage
 
 RECENT_S = 30.0  # over which rates and shares are averaged
 SILENT_INTERVALS = 3  # behind the newest row of any rank, after which a rank counts as silent
@@ -66,6 +66,7 @@ class Now(NamedTuple):
     returns: Mapping[str, Curve]  # by environment
     lag: Curve
     staleness: float
+    stage: tuple[Stage, float] | None  # in which the newest rank is, and the seconds at which it entered it
     exchange: Mapping[str, float]  # means over groups of their newest rows; empty without any
     silent: Mapping[int, float]
 
@@ -75,7 +76,7 @@ def now_of(run: Runs) -> Now:
     progress, episodes = run.tables["progress"], run.tables["episodes"]
     (config,) = run.configs.values()
     if not len(progress):  # nobody has written a row yet
-        return Now(0.0, 0.0, math.nan, 0.0, math.nan, 0.0, 0, (), {}, _no_curve(), math.nan, {}, {})
+        return Now(0.0, 0.0, math.nan, 0.0, math.nan, 0.0, 0, (), {}, _no_curve(), math.nan, None, {}, {})
     window = _window(progress, config["logging"]["interval_s"])
     frames, frames_per_s = float(progress["job_frames"].max()), _rate(progress, "frames", window)
     done, left_s = _budget(config["budget"], window.end, frames, frames_per_s)
@@ -93,6 +94,7 @@ def now_of(run: Runs) -> Now:
         returns={str(game): _returns(own) for game, own in episodes.groupby("game", sort=False)},
         lag=_lag(run.tables["learning"]),
         staleness=mean_staleness(_recent(run.tables["staleness"], window)),
+        stage=_stage(run.tables.get("stages", pd.DataFrame())),
         exchange=_exchange(run.tables["exchange"]),
         silent=window.silent,
     )
@@ -163,6 +165,14 @@ def _lag(learning: pd.DataFrame) -> Curve:
         return _no_curve()
     line = lag_over_time(known).iloc[-POINTS:]
     return Curve(float(line["lag_mean"].iloc[-1]), float(line["lag_max"].iloc[-1]), line["lag_mean"].to_numpy(float))
+
+
+def _stage(stages: pd.DataFrame) -> tuple[Stage, float] | None:
+    """Return the stage that was entered last; None for a run without stages."""
+    if not len(stages):
+        return None
+    newest = stages.loc[stages["seconds"].idxmax()]
+    return Stage(int(newest["stage"])), float(newest["seconds"])
 
 
 def _exchange(exchange: pd.DataFrame) -> dict[str, float]:

@@ -105,6 +105,9 @@ def _lines(now: Now, run: Runs) -> Table:
     if math.isfinite(now.staleness):
         table.add_row("staleness", f"{si(now.staleness)} updates")
     table.add_row("updates", si(now.updates))
+    if now.stage is not None:
+        stage, since = now.stage
+        table.add_row("stage", f"{stage.name.lower()}, since {clock(since)}")
     if now.exchange:
         parts = (f"{name} {si(value)} {UNITS.get(name, '')}".strip() for name, value in now.exchange.items())
         table.add_row("exchange", ", ".join(parts))
