@@ -47,7 +47,10 @@ def doctor(out: Path) -> int:
 
 def _mpi_problem() -> str:
     """Return why MPI does not start, found out in a process of its own, since it would end this one; "" if it does."""
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PATIENCE_S)
+    try:
+        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return f"it has not started within {PATIENCE_S:g} s"
     said = [line for line in done.stderr.splitlines() if line.strip()]
     return "" if done.returncode == 0 else f"it does not start: {said[-1] if said else f'exit code {done.returncode}'}"
 

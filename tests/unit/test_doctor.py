@@ -150,6 +150,14 @@ def test_an_mpi_that_does_not_start_is_one_error(command, monkeypatch):
     assert "no job can run here: 1 error, 0 warnings" in out
 
 
+def test_an_mpi_that_hangs_at_its_start_is_one_too(command, monkeypatch):
+    monkeypatch.setattr("hpcddrl.commands.doctor.PROBE", "import time; time.sleep(60)")
+    monkeypatch.setattr("hpcddrl.commands.doctor.PATIENCE_S", 0.1)
+    code, out, _ = command("doctor")
+    assert code == 1
+    assert "it has not started within 0.1 s" in out
+
+
 def test_one_rank_on_this_machine_and_a_folder_that_takes_no_files(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "hpcddrl", "doctor", "--out", "/proc/runs"],

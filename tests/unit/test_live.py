@@ -1,5 +1,6 @@
 """Runs while they go on: the terminal's picture and TensorBoard's scalars, of runs whose every number is known."""
 
+import os
 import shutil
 import struct
 import sys
@@ -11,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from written_runs import CATCH, STEPS, config_of, write_run
 
 from hpcddrl.commands.live.board import Board
-from hpcddrl.commands.live.follow import follow
+from hpcddrl.commands.live.follow import follow, gently
 from hpcddrl.commands.live.now import now_of
 from hpcddrl.commands.live.picture import sparkline
 from hpcddrl.commands.live.scalars import Scalars, scalars
@@ -141,6 +142,14 @@ def test_it_draws_again_until_the_run_has_ended(copy):
     states = [state.runs["state"].iloc[0] for state in follow([copy], 7.0, sleep)]
     assert states == ["running", "running", "ended"]
     assert all(seconds >= 7 for seconds in slept)
+
+
+def test_between_two_readings_it_gives_way_to_the_ranks(monkeypatch):
+    did = []
+    monkeypatch.setattr("os.setpriority", lambda *what: did.append(what))
+    monkeypatch.setattr("time.sleep", did.append)
+    gently(3.0)
+    assert did == [(os.PRIO_PROCESS, 0, 19), 3.0]
 
 
 def test_watching_a_run_that_has_ended_ends(tmp_path, command):
