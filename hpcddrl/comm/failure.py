@@ -100,8 +100,3 @@ def complain_once(line: str) -> None:
         sys.stderr.flush()
         time.sleep(0.1)
     MPI.COMM_WORLD.Barrier()
-
-
-def under_launcher() -> bool:
-    """Say whether a launcher such as mpirun or srun started this process."""
-    return any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
