@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcddrl.config import Algorithm, Network
+from hpcddrl.config.compression import Trigger
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.types import EnvSpec, Output
 
@@ -41,7 +42,9 @@ class StandIn(Protocol):
     A new one has as many bytes as there will ever be, so buffers for them are made once.
     """
 
-    simulated: bool  # computed with floats in the place of what it stands for: its speed says nothing
+    @property
+    def simulated(self) -> bool:
+        """Say whether it computes with floats in the place of what it stands for: its speed says nothing then."""
 
     def __call__(self, observation: Tensor) -> Output:
         """Return policy and value of observations [N, *observation_shape], as networks do."""
@@ -85,17 +88,33 @@ class Compressor:
 
     Args:
         shape: what is kept like the teacher.
-        stand_in: what is published of it.
+        stand_in: what acts of it.
+        trigger: when it is to follow.
+        beside: whether it may learn in a thread of its own.
     """
 
-    def __init__(self, shape: Shape, stand_in: StandIn) -> None:
-        self.shape, self.stand_in = shape, stand_in
+    choice = 0  # of those that there are
+
+    def __init__(self, shape: Shape, stand_in: StandIn, trigger: Trigger, beside: bool) -> None:
+        self.shape, self.stand_in, self.trigger, self.beside = shape, stand_in, trigger, beside
 
     def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
         """Make the stand-in answer like the teacher again, from states [N, *observation_shape]."""
-        followed = self.shape.follow(teacher, states)
-        self.stand_in.take(self.shape.network, states)
+        followed = self.learn(teacher, states)
+        self.take(states)
         return followed
+
+    def learn(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+        """Make the network behind the stand-in answer like the teacher; the stand-in stays as it is."""
+        return self.shape.follow(teacher, states)
+
+    def take(self, states: Tensor) -> None:
+        """Make the stand-in what the network behind it is by now, calibrated on states."""
+        self.stand_in.take(self.shape.network, states)
+
+    def accepts(self, kl: float) -> bool:
+        """Say whether the stand-in may go on acting with this KL(teacher ‖ stand-in), in nats: with any."""
+        return True
 
 
 def as_bytes(tensors: Iterable[Tensor]) -> Bytes:

@@ -129,20 +129,21 @@ class Distiller:
         """
         if not len(states):
             raise ValueError("a student learns from observations, and there are none; collect a batch before")
-        wanted, c = answers(teacher, states), self._config
-        judging = slice(None, None, -(-len(states) // JUDGED))
-        judged = Output(wanted.policy[judging], wanted.value[judging])
-        before = self._kl(judged, states[judging])
-        for _ in range(c.steps):
-            rows = torch.randint(len(states), (min(c.batch_size, len(states)),), generator=self._generator)
+        c, judging = self._config, states[:: -(-len(states) // JUDGED)]
+        judged = answers(teacher, judging)
+        before = self._kl(judged, judging)
+        rows = torch.randint(len(states), (c.steps, min(c.batch_size, len(states))), generator=self._generator)
+        asked, among = torch.unique(rows, return_inverse=True)  # the teacher answers no state twice, and none for nothing
+        wanted = answers(teacher, states[asked])
+        for drawn, known in zip(rows, among, strict=True):
             with torch.enable_grad():
-                student: Output = self._student(states[rows])
-                loss = self._likeness.loss(Output(wanted.policy[rows], wanted.value[rows]), student)
+                student: Output = self._student(states[drawn])
+                loss = self._likeness.loss(Output(wanted.policy[known], wanted.value[known]), student)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             constrain()
-        return Followed(before, self._kl(judged, states[judging]), c.steps)
+        return Followed(before, self._kl(judged, judging), c.steps)
 
     def _kl(self, wanted: Output, states: Tensor) -> float:
         return float(self._likeness.kl(wanted, answers(self._student, states)).mean())

@@ -48,10 +48,9 @@ def following(candidate, kind="mlp on vectors", states=64):
     """Return a compressing learner's side, its network and its notes."""
     blueprint = blueprint_of(kind)
     teacher, notes = teacher_of(blueprint), Notes()
-    trigger = getattr(getattr(candidate, "distillation", None), "trigger", None)
     recent = Recent(states_of(blueprint.spec, states), 64)
     likeness = likeness_of(teacher, blueprint.spec)
-    made = Compressing(make_compressor(candidate, blueprint), teacher, trigger, recent, likeness, notes)
+    made = Compressing(make_compressor(candidate, blueprint), teacher, recent, likeness, notes)
     return made, teacher, notes, blueprint
 
 
@@ -159,9 +158,9 @@ def test_a_student_learns_from_what_was_learned_from(monkeypatch):
     made, _, _, _ = following(Student(distillation=QUICK), states=8)
     made.renew(weights(0))
     shown, seen = states_of(VECTOR, 64, seed=5), []
-    follow = made._compressor.follow
+    learn = made._compressor.learn
     monkeypatch.setattr(
-        made._compressor, "follow", lambda teacher, states: seen.append(states) or follow(teacher, states)
+        made._compressor, "learn", lambda teacher, states: seen.append(states) or learn(teacher, states)
     )
     made.see(transitions(shown))
     made.renew(weights(10))

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from teachers import IMAGE, KINDS, SMALL, VECTOR, blueprint_of, size_of, states_of, teacher_of
 
 from hpcddrl.compressors import report as report_module
-from hpcddrl.compressors.auto import chosen, pick
+from hpcddrl.compressors.auto import pick, ranked
 from hpcddrl.compressors.compressed import Blueprint
 from hpcddrl.compressors.cost import Cost
 from hpcddrl.compressors.make import make_compressor, make_stand_in, name_of, warning_of
@@ -151,16 +151,16 @@ def row(name, seconds, kl, simulated=False):
     return Report(name, Cost(1, 1, 0), 1, 1.0, kl, (Latency(16, seconds, 1.0, "fp32", simulated),))
 
 
-def test_the_fastest_within_the_bound_is_chosen():
+def test_those_within_the_bound_are_ranked_by_speed():
     candidates = [Whole(), Student(), Binary(), Magnitude()]
     table = [row("a", 0.8, 0.0), row("b", 0.5, 0.04), row("c", 0.2, 0.3), row("d", 0.1, 0.0, simulated=True)]
-    assert chosen(candidates, table, kl_bound=0.05) == candidates[1]
-    assert chosen(candidates, table, kl_bound=0.01) == candidates[0]
-    assert chosen(candidates, table, kl_bound=1.0) == candidates[2]
+    assert ranked(candidates, table, kl_bound=0.05) == (candidates[1], candidates[0])
+    assert ranked(candidates, table, kl_bound=0.01) == (candidates[0],)
+    assert ranked(candidates, table, kl_bound=1.0) == (candidates[2], candidates[1], candidates[0])
 
 
 def test_nothing_is_compressed_if_nothing_is_faster():
-    assert chosen([Whole()], [row("a", 0.95, 0.0)], kl_bound=1.0) == Uncompressed()
+    assert ranked([Whole()], [row("a", 0.95, 0.0)], kl_bound=1.0) == ()
 
 
 def test_picking_tries_all_and_judges_by_states_that_nobody_learned_from():
@@ -175,7 +175,7 @@ def test_picking_tries_all_and_judges_by_states_that_nobody_learned_from():
     )
     assert [r.name for r in picked.table] == ["int8", "student 0.25 fp32", "magnitude 0.8"]
     assert [latency.batch for r in picked.table for latency in r.latencies] == [4, 4, 4]
-    assert not isinstance(picked.chosen, Magnitude)
+    assert not any(isinstance(candidate, Magnitude) for candidate in picked.chosen)
 
 
 def test_too_few_states_and_two_of_a_name_are_refused():
