@@ -66,21 +66,13 @@ class StandIn(Protocol):
         """Choose by timing how to answer batches of this size, where there is a choice."""
 
 
-class Followed(NamedTuple):
-    """How a student came closer to its teacher: mean KL(teacher ‖ student) in nats on some states, before and after."""
-
-    kl_before: float
-    kl_after: float
-    steps: int
-
-
 class Shape(Protocol):
     """The float network behind a stand-in, kept like a teacher that moves on."""
 
     network: AnyNetwork
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
-        """Come closer to the teacher's answers to states [N, *observation_shape]."""
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """Come closer to the teacher's answers to states [N, *observation_shape]; return the steps that it took."""
 
 
 class Compressor:
@@ -98,13 +90,13 @@ class Compressor:
     def __init__(self, shape: Shape, stand_in: StandIn, trigger: Trigger, beside: bool) -> None:
         self.shape, self.stand_in, self.trigger, self.beside = shape, stand_in, trigger, beside
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """Make the stand-in answer like the teacher again, from states [N, *observation_shape]."""
-        followed = self.learn(teacher, states)
+        steps = self.learn(teacher, states)
         self.take(states)
-        return followed
+        return steps
 
-    def learn(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def learn(self, teacher: AnyNetwork, states: Tensor) -> int:
         """Make the network behind the stand-in answer like the teacher; the stand-in stays as it is."""
         return self.shape.follow(teacher, states)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from hpcddrl.compressors.compressed import Bytes, Compressor, Followed
+from hpcddrl.compressors.compressed import Bytes, Compressor
 from hpcddrl.compressors.distillation import JUDGED, Likeness, answers
 from hpcddrl.compressors.fallback import Fallback
 from hpcddrl.config.compression import EveryUpdates
@@ -67,7 +67,7 @@ class _Begun(NamedTuple):
     version: int  # of the teacher
     kl_before: float
     main_s: float  # that it has taken of the learner's own time so far
-    learned: Future[tuple[Followed, float]]  # and the seconds that it took in its thread
+    learned: Future[tuple[int, float]]  # the steps and seconds that it took in its thread
 
 
 class Compressing:
@@ -144,7 +144,7 @@ class Compressing:
         self._looked = version
         states = self._recent.newest(JUDGED)
         wanted, given = answers(self._teacher, states), answers(self._compressor.stand_in, states)
-        return float(self._likeness.kl(wanted, given).mean())
+        return max(0.0, float(self._likeness.kl(wanted, given).mean()))  # rounding may make nothing less than nothing
 
     def _follow(self, version: int) -> None:
         """Follow at once, or begin to: the first time at once, since somebody waits for something to act."""
@@ -156,17 +156,17 @@ class Compressing:
             learned = self._thread.submit(_timed, self._compressor, teacher, states)
             self._begun = _Begun(version, before, time.perf_counter() - start, learned)
             return
-        followed = self._compressor.learn(self._teacher, self._recent.all())
-        self._take(version, followed, before, start, looks=looks)
+        steps = self._compressor.learn(self._teacher, self._recent.all())
+        self._take(version, steps, before, start, looks=looks)
 
     def _finish(self, begun: _Begun) -> None:
         start = time.perf_counter() - begun.main_s
-        followed, beside_s = begun.learned.result()
+        steps, beside_s = begun.learned.result()
         self._begun = None
-        self._take(begun.version, followed, begun.kl_before, start, looks=True, beside_s=beside_s)
+        self._take(begun.version, steps, begun.kl_before, start, looks=True, beside_s=beside_s)
 
     def _take(
-        self, version: int, followed: Followed, before: float, start: float, *, looks: bool, beside_s: float = 0.0
+        self, version: int, steps: int, before: float, start: float, *, looks: bool, beside_s: float = 0.0
     ) -> None:
         """Let what has followed act from now on, unless it has become too unlike its teacher: then the next."""
         self._compressor.take(self._recent.all())
@@ -181,7 +181,7 @@ class Compressing:
                 updates=version - max(0, self._version),
                 kl_before=before,
                 kl_after=after,
-                steps=followed.steps,
+                steps=steps,
                 seconds=self._last_s,
                 beside=beside_s,
                 bytes=len(self.pack()),
@@ -192,6 +192,6 @@ class Compressing:
             self._take(version, self._compressor.learn(self._teacher, self._recent.all()), after, start, looks=True)
 
 
-def _timed(compressor: Compressor | Fallback, teacher: AnyNetwork, states: torch.Tensor) -> tuple[Followed, float]:
+def _timed(compressor: Compressor | Fallback, teacher: AnyNetwork, states: torch.Tensor) -> tuple[int, float]:
     start = time.perf_counter()
     return compressor.learn(teacher, states), time.perf_counter() - start

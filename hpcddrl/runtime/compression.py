@@ -19,7 +19,7 @@ from hpcddrl.config import CentralActing, Uncompressed
 from hpcddrl.config.compression import Auto, candidates_of
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs import checkpoint
-from hpcddrl.logs.timing import Timing
+from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.flat import size
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.make import AnyNetwork
@@ -56,10 +56,13 @@ def with_choice(rank: Rank) -> Rank:
     auto, chosen = rank.config.compression, None
     first = rank.learners[:1] if isinstance(rank.config.acting, CentralActing) or not rank.actors else rank.actors[:1]
     if isinstance(auto, Auto) and rank.comms.world.rank in first:
-        picked = _tried(rank, auto)
+        with rank.control.timing(Phase.COMPRESS):
+            picked = _tried(rank, auto)
         chosen = replace(auto, candidates=picked.chosen) if picked.chosen else Uncompressed()
         rank.lines.extend(_table(picked, answered_at_once(rank.config, len(rank.actors))))
-    of_groups = {group: found for group, found in rank.comms.world.allgather((rank.place.group, chosen)) if found}
+    with rank.control.timing(Phase.WAIT):
+        told = rank.comms.world.allgather((rank.place.group, chosen))
+    of_groups = {group: found for group, found in told if found}
     if not isinstance(auto, Auto) or rank.place.group is None:
         return rank
     return replace(rank, config=replace(rank.config, compression=of_groups[rank.place.group]))
@@ -83,7 +86,8 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
         _tune(rank, compressor.stand_in)
     name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
     how = "act on the learner" if here else "are published"
-    rank.lines.append(f"compression {name}: {packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
+    most = "at most " * isinstance(compression, Auto)
+    rank.lines.append(f"compression {name}: {most}{packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
     return Standing(packing, compressor.stand_in)
@@ -144,7 +148,7 @@ def _table(picked: Pick, together: int) -> list[str]:
         latency = row.latencies[0]
         lines.append(
             f"compression auto tried {row.name}: {1e3 * latency.seconds:.3f} ms, {latency.ratio:.2f} of "
-            f"{latency.best_float}'s, {latency.verdict}; KL {row.kl:.2g} nat, greedy actions agree on "
+            f"{latency.best_float}'s, {latency.verdict}; KL {max(0.0, row.kl):.2g} nat, greedy actions agree on "
             f"{row.agreement:.0%}; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
         )
     return lines
