@@ -10,6 +10,7 @@ import click
 
 from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
+from hpcddrl.commands.amdahl import amdahl
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.export import export
 from hpcddrl.commands.lists import list_recipes, ranks
@@ -52,7 +53,7 @@ def cli() -> None:
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate):
+for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate, amdahl):
     cli.add_command(_command)
 
 

@@ -67,6 +67,7 @@ def test_ranks_takes_settings(command):
         ["plan", "-h"],
         ["report", "-h"],
         ["simulate", "-h"],
+        ["amdahl", "-h"],
     ],
 )
 def test_help_is_printed(command, arguments):
