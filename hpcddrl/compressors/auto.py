@@ -47,18 +47,31 @@ def pick(
     Raises:
         ValueError: too few states, or two candidates of the same name.
     """
-    if len(states) < JUDGED:
-        raise ValueError(f"compression.kind = 'auto': {len(states)} observations are too few to try candidates on")
-    names = [name_of(candidate) for candidate in config.candidates]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"compression.candidates: two are called {twice!r}; leave one")
+    names = checked_names(config, len(states))
     judging, learning = states[::JUDGED], states[[i for i in range(len(states)) if i % JUDGED]]
     compressors = {name: make_compressor(c, blueprint) for name, c in zip(names, config.candidates, strict=True)}
     for compressor in compressors.values():
         compressor.follow(teacher, learning)
     table = report(compressors, blueprint, teacher, judging, [batch], repetitions)
     return Pick(ranked(config.candidates, table, config.kl_bound), tuple(table))
+
+
+def checked_names(config: Auto, states: int) -> list[str]:
+    """Return the candidates' names, if they can be tried on so many observations.
+
+    Raises:
+        ValueError: too few, or two candidates of the same name.
+    """
+    if states < JUDGED:
+        raise ValueError(
+            f"compression.kind = 'auto': {states} observations of a first rollout are too few to try candidates on; set "
+            "more env.num_envs or a longer algorithm.unroll_length"
+        )
+    names = [name_of(candidate) for candidate in config.candidates]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"compression.candidates: two are called {twice!r}; leave one")
+    return names
 
 
 def ranked(candidates: Sequence[Candidate], table: Sequence[Report], kl_bound: float) -> tuple[Candidate, ...]:

@@ -182,7 +182,7 @@ def test_picking_tries_all_and_judges_by_states_that_nobody_learned_from():
 def test_too_few_states_and_two_of_a_name_are_refused():
     blueprint = blueprint_of("nips")
     teacher = teacher_of(blueprint)
-    with pytest.raises(ValueError, match="3 observations are too few"):
+    with pytest.raises(ValueError, match="3 observations of a first rollout are too few"):
         pick(Auto(), blueprint, teacher, states_of(SMALL, 3), batch=1)
     with pytest.raises(ValueError, match=r"two are called 'student 0\.5 fp32'"):
         pick(Auto(candidates=(Student(), Student())), blueprint, teacher, states_of(SMALL, 8), batch=1)
