@@ -64,8 +64,8 @@ def checked_names(config: Auto, states: int) -> list[str]:
     """
     if states < JUDGED:
         raise ValueError(
-            f"compression.kind = 'auto': {states} observations of a first rollout are too few to try candidates on; set "
-            "more env.num_envs or a longer algorithm.unroll_length"
+            f"compression.kind = 'auto': {states} observations of a first rollout are too few to try candidates on; "
+            "set more env.num_envs or a longer algorithm.unroll_length"
         )
     names = [name_of(candidate) for candidate in config.candidates]
     if len(set(names)) < len(names):
