@@ -59,7 +59,8 @@ def with_choice(rank: Rank) -> Rank:
         with rank.control.timing(Phase.COMPRESS):
             picked = _tried(rank, auto)
         chosen = replace(auto, candidates=picked.chosen) if picked.chosen else Uncompressed()
-        rank.lines.extend(_table(picked, answered_at_once(rank.config, len(rank.actors))))
+        whose = f" of group {rank.place.group}" if len(groups) > 1 else ""
+        rank.lines.extend(_table(picked, f"compression auto{whose}"))
     with rank.control.timing(Phase.WAIT):
         told = rank.comms.world.allgather((rank.place.group, chosen))
     of_groups = {group: found for group, found in told if found}
@@ -137,19 +138,17 @@ def _tried(rank: Rank, auto: Auto) -> Pick:
     return pick(auto, blueprint, network, _first_observations(rank, network)[: states_of(auto)], together)
 
 
-def _table(picked: Pick, together: int) -> list[str]:
+def _table(picked: Pick, what: str) -> list[str]:
     """Return what was measured of each candidate, for the log."""
     order = [name_of(candidate) for candidate in picked.chosen]
-    lines = [
-        f"compression auto, on {together} observations: "
-        + (f"{order[0]} acts" + "".join(f", then {name}" for name in order[1:]) if order else "nothing is compressed")
-    ]
+    lines = [f"{what}: {order[0]} acts{''.join(f', then {name}' for name in order[1:])}"] if order else []
+    lines = lines or [f"{what}: nothing is compressed"]
     for row in picked.table:
         latency = row.latencies[0]
         lines.append(
-            f"compression auto tried {row.name}: {1e3 * latency.seconds:.3f} ms, {latency.ratio:.2f} of "
-            f"{latency.best_float}'s, {latency.verdict}; KL {max(0.0, row.kl):.2g} nat, greedy actions agree on "
-            f"{row.agreement:.0%}; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
+            f"{what} tried {row.name}: {1e3 * latency.seconds:.3f} ms for {latency.batch} observations, "
+            f"{latency.ratio:.2f} of {latency.best_float}'s, {latency.verdict}; KL {max(0.0, row.kl):.2g} nat, "
+            f"{row.agreement:.0%} of greedy actions agree; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
         )
     return lines
 
