@@ -172,8 +172,10 @@ class Compressing:
         self._compressor.take(self._recent.all())
         self._packed = None
         after = self._kl(version) if looks else math.nan
-        self._last_s = time.perf_counter() - start + beside_s
-        self._spent_s += self._last_s
+        seconds = time.perf_counter() - start + beside_s
+        if self._version >= 0:  # the first time is of the start: libraries wake up, and rounds of pruning are done
+            self._last_s = seconds
+            self._spent_s += seconds
         if looks:
             self._control.note(
                 "compression",
@@ -182,7 +184,7 @@ class Compressing:
                 kl_before=before,
                 kl_after=after,
                 steps=steps,
-                seconds=self._last_s,
+                seconds=seconds,
                 beside=beside_s,
                 bytes=len(self.pack()),
                 choice=self._compressor.choice,

@@ -14,9 +14,21 @@ from hpcddrl.comm.placement import Role
 from hpcddrl.compressors.distillation import likeness_of
 from hpcddrl.compressors.fallback import PATIENCE, OneOf
 from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_in
-from hpcddrl.config.compression import AboveKL, Auto, Cast, Distillation, EveryUpdates, Float32, Int8, Student, Whole
+from hpcddrl.config.compression import (
+    AboveKL,
+    Auto,
+    Cast,
+    Distillation,
+    EveryUpdates,
+    Float32,
+    Int8,
+    ShareOfTime,
+    Student,
+    Whole,
+)
 from hpcddrl.recipes import RECIPES
 from hpcddrl.rl.policies import Categorical
+from hpcddrl.roles import compressing
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.compressing import LOOK_EVERY, Compressing, Recent
 from hpcddrl.roles.publishing import AsTheyAre, AtHand
@@ -147,6 +159,17 @@ def test_a_student_follows_when_its_teacher_has_moved_enough():
     assert made.renew(weights(11)) == 0  # looked at one update ago
     assert made.renew(weights(12)) == 12
     assert notes.rows[-1][1]["kl_before"] > 0.05 > notes.rows[-1][1]["kl_after"]
+
+
+def test_what_the_start_took_is_not_of_a_students_share_of_time(monkeypatch):
+    share = Distillation(steps=1, batch_size=8, trigger=ShareOfTime(share=0.1))
+    made, _, notes, _ = following(Student(distillation=share))
+    clock, takes = [made._started], iter([100.0, 6.0])
+    monkeypatch.setattr(compressing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(made._compressor, "learn", lambda teacher, states: clock.append(clock.pop() + next(takes)) or 1)
+    assert [made.renew(weights(version)) for version in (0, 1)] == [0, 1]
+    assert [row["seconds"] for _, row in notes.rows] == pytest.approx([100.0, 6.0])
+    assert made.renew(weights(2)) == 1, "12 of 112 s would be too much"
 
 
 def test_what_has_no_weights_of_its_own_is_logged_now_and_then():
