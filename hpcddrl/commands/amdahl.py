@@ -19,7 +19,7 @@ PICTURE = "amdahl.svg"
 @click.command(context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("compressed", nargs=-1, type=click.Path(path_type=Path), metavar="[COMPRESSED]...")
-@click.option("--repetitions", default=15, type=click.IntRange(min=1), help="Of each timing; the median counts.")
+@click.option("--repetitions", default=15, type=click.IntRange(min=1), help="Of each timing; the least counts.")
 def amdahl(run: Path, compressed: tuple[Path, ...], repetitions: int) -> None:
     """Print what each compressor can give RUN, a run without compression, and what it gave in COMPRESSED runs.
 

@@ -42,7 +42,7 @@ def pick(
         teacher: as it is now.
         states: [N, *observation_shape]; a quarter of them judges, the others are learned from.
         batch: observations answered at once where it will act.
-        repetitions: of each timing.
+        repetitions: of each timing, whose least counts: other ranks start on the same cores meanwhile.
 
     Raises:
         ValueError: too few states, or two candidates of the same name.
@@ -52,7 +52,7 @@ def pick(
     compressors = {name: make_compressor(c, blueprint) for name, c in zip(names, config.candidates, strict=True)}
     for compressor in compressors.values():
         compressor.follow(teacher, learning)
-    table = report(compressors, blueprint, teacher, judging, [batch], repetitions)
+    table = report(compressors, blueprint, teacher, judging, [batch], repetitions, summary=min)
     return Pick(ranked(config.candidates, table, config.kl_bound), tuple(table))
 
 

@@ -110,7 +110,7 @@ def _latencies(
             compressor.follow(teacher, states[:STATES])
         return {
             row.name: row.latencies[0]
-            for row in report(compressors, blueprint, teacher, states, [together], repetitions)
+            for row in report(compressors, blueprint, teacher, states, [together], repetitions, summary=min)
         }
 
 

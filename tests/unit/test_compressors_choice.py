@@ -143,6 +143,8 @@ def test_latencies_are_medians_taken_in_turns(monkeypatch):
     named = {"a": lambda x: order.append("a"), "b": lambda x: order.append("b")}
     assert seconds_of(named, torch.zeros(1), repetitions=3) == {"a": 2.0, "b": 20.0}
     assert order == ["a", "b"] * 4
+    clock = iter(np.cumsum([0, 3, 0, 10, 0, 1, 0, 30, 0, 2, 0, 20]))
+    assert seconds_of(named, torch.zeros(1), repetitions=3, summary=min) == {"a": 1.0, "b": 10.0}
 
 
 # --- picking
