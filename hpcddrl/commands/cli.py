@@ -11,6 +11,7 @@ import click
 from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
 from hpcddrl.commands.amdahl import amdahl
+from hpcddrl.commands.efficiency import efficiency
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.export import export
 from hpcddrl.commands.lists import list_recipes, ranks
@@ -18,6 +19,7 @@ from hpcddrl.commands.plan import plan
 from hpcddrl.commands.report import report
 from hpcddrl.commands.run import run
 from hpcddrl.commands.simulate import simulate
+from hpcddrl.commands.submit import submit
 
 USAGE_ERROR = 2
 
@@ -49,11 +51,12 @@ def cli() -> None:
     python -m hpcddrl list                            the recipes
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
     python -m hpcddrl simulate runs/... --ranks 4096  how fast it will be, from what a small run took
+    python -m hpcddrl submit impala --nodes 4 --tasks-per-node 32 --slurm-partition cpu      a job for Slurm
     python -m hpcddrl report runs/one runs/two        a page on runs: curves, shares of time, what looks wrong
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate, amdahl):
+for _command in (run, amdahl, efficiency, evaluate, export, report, list_recipes, plan, ranks, simulate, submit):
     cli.add_command(_command)
 
 

@@ -38,7 +38,7 @@ def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: 
     --frames, --seconds and --target-return that is reached; without any, after 40M frames.
     """  # noqa: D301 (click wants the character itself)
     config = _resumed(resume, recipe, out) if resume is not None else recipe_named(recipe or DEFAULT)
-    config = _with_options(config, **options)
+    config = with_options(config, **options)
     if show_config:
         import json
 
@@ -72,7 +72,7 @@ def _resumed(path: Path, recipe: str | None, out: Path | None) -> Config:
     return config
 
 
-def _with_options(
+def with_options(
     config: Config,
     env: str | None,
     frames: float | None,
@@ -82,6 +82,11 @@ def _with_options(
     settings: tuple[str, ...],
     deterministic: bool,
 ) -> Config:
+    """Return the configuration with the options of ``run`` in it.
+
+    Raises:
+        ValueError: a setting is not one, or its value is not allowed.
+    """
     given = {
         "env.id": env,
         "budget.frames": frames,

@@ -22,7 +22,7 @@ NO_EPISODES = "no episode has finished yet: there is no return to draw"
 
 
 @styled
-def learning_curves(episodes: pd.DataFrame, window: int = WINDOW) -> Figure:
+def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, label: str | None = None) -> Figure:
     """Draw returns over frames and over seconds: a row an environment, a line a setting, faint lines its seeds.
 
     A line is the interquartile mean over the seeds, the band its 95 % bootstrap interval. It reaches as far as all
@@ -31,6 +31,7 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW) -> Figure:
     Args:
         episodes: a row a finished episode: run, setting, game, return, job_frames, seconds, superseded.
         window: episodes that each point is the mean of.
+        label: of the vertical axes, if the rows are something else than returns of episodes.
     """
     games = list(dict.fromkeys(episodes["game"]))
     if not games:
@@ -46,7 +47,7 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW) -> Figure:
             panel.set(xlabel=OVER[over], title=game if over == "job_frames" else "")
             short("x", panel)
             panel.set_xlim(left=0)
-        axes[len(OVER) * row].set_ylabel(f"return, last {window} episodes")
+        axes[len(OVER) * row].set_ylabel(label or f"return, last {window} episodes")
     handles = {
         label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
@@ -62,7 +63,7 @@ def _curve(axes: Axes, episodes: pd.DataFrame, over: str, look: tuple[str, str],
     for seed in seeds if len(seeds) > 1 else ():
         axes.plot(at, seed, color=colour, linewidth=0.7, alpha=0.45)
     axes.plot(at, interquartile_mean(seeds), color=colour, linestyle=line, label=label)
-    if len(seeds) > 1:
+    if len(seeds) > 1 and np.isfinite(seeds).all():  # NaN where one ended before another's first episode
         axes.fill_between(at, *interval(seeds), color=colour, alpha=0.18, linewidth=0)
 
 

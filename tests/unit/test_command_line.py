@@ -68,6 +68,8 @@ def test_ranks_takes_settings(command):
         ["report", "-h"],
         ["simulate", "-h"],
         ["amdahl", "-h"],
+        ["submit", "-h"],
+        ["efficiency", "-h"],
     ],
 )
 def test_help_is_printed(command, arguments):
@@ -78,7 +80,7 @@ def test_help_is_printed(command, arguments):
 
 
 def test_help_shows_each_example_on_a_line_of_its_own(command):
-    for name in ("run", "plan", "ranks", "report", "simulate"):
+    for name in ("run", "plan", "ranks", "report", "simulate", "submit"):
         lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
         examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
         assert len(examples) == 3
@@ -146,7 +148,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: evaluate, export, list, plan, ranks, report, run"),
+        (["zzz"], "no such command 'zzz'; nearest: efficiency, evaluate, export"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),
