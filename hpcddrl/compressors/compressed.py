@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcddrl.config import Algorithm, Network
-from hpcddrl.config.compression import Trigger
+from hpcddrl.config.compression import EveryUpdates, Trigger
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.types import EnvSpec, Output
 
 Bytes = NDArray[np.uint8]
+EACH_UPDATE = EveryUpdates(updates=1)
 
 
 class Blueprint(NamedTuple):
@@ -87,7 +88,7 @@ class Compressor:
 
     choice = 0  # of those that there are
 
-    def __init__(self, shape: Shape, stand_in: StandIn, trigger: Trigger, beside: bool) -> None:
+    def __init__(self, shape: Shape, stand_in: StandIn, trigger: Trigger = EACH_UPDATE, beside: bool = False) -> None:
         self.shape, self.stand_in, self.trigger, self.beside = shape, stand_in, trigger, beside
 
     def follow(self, teacher: AnyNetwork, states: Tensor) -> int:

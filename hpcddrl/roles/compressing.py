@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from hpcddrl.compressors.compressed import Bytes, Compressor
+from hpcddrl.compressors.compressed import EACH_UPDATE, Bytes, Compressor
 from hpcddrl.compressors.distillation import JUDGED, Likeness, answers
 from hpcddrl.compressors.fallback import Fallback
-from hpcddrl.config.compression import EveryUpdates
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.rl.distillation import Drift, is_due
@@ -21,7 +20,6 @@ from hpcddrl.roles.control import Control
 from hpcddrl.types import Batch, Transitions, Weights
 
 BATCHES = 4  # that the recent observations come from, at least
-AT_EACH_PUBLICATION = EveryUpdates(updates=1)
 LOOK_EVERY = 50  # updates between two rows in the log about what is renewed each time
 
 
@@ -149,7 +147,7 @@ class Compressing:
     def _follow(self, version: int) -> None:
         """Follow at once, or begin to: the first time at once, since somebody waits for something to act."""
         start = time.perf_counter()
-        looks = self._compressor.trigger != AT_EACH_PUBLICATION or version - self._looked >= LOOK_EVERY
+        looks = self._compressor.trigger != EACH_UPDATE or version - self._looked >= LOOK_EVERY
         before = self._kl(version) if looks and self._version >= 0 else math.nan
         if self._compressor.beside and self._version >= 0:
             teacher, states = copy.deepcopy(self._teacher), self._recent.all().clone()
