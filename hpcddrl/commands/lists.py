@@ -139,7 +139,7 @@ def ranks(recipe: str, settings: tuple[str, ...], most: int, check: int | None) 
 
         console().print(f"{config.recipe} on {count(check, 'rank')}: {layout(fitted(config, check).topology)}")
         return
-    layouts = {n: fitted for n in range(1, most + 1) if (fitted := _fitted(config.topology, n)) is not None}
+    layouts = {n: found for n in range(1, most + 1) if (found := _fitted(config.topology, n)) is not None}
     if not layouts:
         raise ValueError(f"{config.recipe}: no count up to {most} can be laid out; look further with --most {4 * most}")
     least = min(layouts)
