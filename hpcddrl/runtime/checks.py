@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
+from hpcddrl.compressors.auto import checked_names
 from hpcddrl.config import Averaging, Config, Hindsight, Population, Replay, Teacher
+from hpcddrl.config.compression import Auto
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture, size
 from hpcddrl.networks.make import make_network
@@ -35,10 +37,8 @@ def checked(config: Config) -> EnvSpec:
         ValueError: something does not; in one line.
     """
     spec = probe(config.env)
-    networks = [
-        make_network(own.network, own.algorithm, spec, seed=0)
-        for own in (group_config(config, number) for number in range(max(1, len(config.group_settings))))
-    ]
+    kinds = [group_config(config, number) for number in range(max(1, len(config.group_settings)))]
+    networks = [make_network(own.network, own.algorithm, spec, seed=0) for own in kinds]
     if isinstance(config.coupling, Averaging | Population) and len(set(map(architecture, networks))) > 1:
         raise ValueError(
             f"coupling.kind = {config.coupling.kind!r} with group_settings: only weights of the same network can be "
@@ -57,7 +57,10 @@ def checked(config: Config) -> EnvSpec:
             "observation, achieved_goal and desired_goal with compute_reward); name an environment that has one, such "
             "as hpcddrl/BitFlip-v0, or set experience.hindsight=none"
         )
-    published_bytes(config, spec, parameters)
+    for own, learned in zip(kinds, networks, strict=True):
+        published_bytes(own, spec, size(learned))
+        if isinstance(own.compression, Auto):
+            checked_names(own.compression, (own.algorithm.unroll_length + 1) * own.env.num_envs)
     if isinstance(config.coupling, Teacher):
         teacher_network(config.coupling.run, spec)
     games_to_step, stepping = len(config.env.ids), len(steppers(place(config.topology)))

@@ -38,7 +38,15 @@ def test_ranks_prints_the_layouts_that_work(command, name):
     code, out, err = command("ranks", name, "--most", 5)
     assert (code, err) == (0, "")
     counts = [int(line.split()[1]) for line in out.splitlines() if line.startswith("│")]
-    smallest = {"a3c": 2, "ddql": 2, "ensemble_hetero": 2, "group_ensemble": 2, "apex": 3, "gorila": 3}.get(name, 1)
+    smallest = {
+        "a3c": 2,
+        "ddql": 2,
+        "ensemble_hetero": 2,
+        "group_ensemble": 2,
+        "apex": 3,
+        "nnc_apex": 3,
+        "gorila": 3,
+    }.get(name, 1)
     assert counts == list(range(smallest, 6))
 
 
@@ -59,6 +67,7 @@ def test_ranks_takes_settings(command):
         ["plan", "-h"],
         ["report", "-h"],
         ["simulate", "-h"],
+        ["amdahl", "-h"],
         ["submit", "-h"],
         ["efficiency", "-h"],
         ["watch", "-h"],
@@ -143,7 +152,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: doctor, efficiency, evaluate"),
+        (["zzz"], "no such command 'zzz'; nearest: amdahl, doctor, efficiency, evaluate"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),
