@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -225,6 +225,21 @@ class Tuning:
 
     learning_rate: float = 1.0
     entropy: float = 1.0
+
+
+State = dict[str, Any]
+"""What a part of a rank remembers over a restart: tensors, arrays and plain data, in dictionaries, lists and tuples."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A part that a checkpoint of the whole job remembers."""
+
+    def state(self) -> State:
+        """Return what the part needs to go on as if nothing had happened; it may share memory with the part."""
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned, in this process or in another one."""
 
 
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -47,14 +48,24 @@ def vector(state: Checkpoint) -> torch.Tensor:
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint as ``version-<n>.pt`` under a temporary name, sync, rename, and drop all but ``keep``."""
+    """Write a checkpoint as ``version-<n>.pt`` under a temporary name, sync, rename, and drop all but ``keep``.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"version-{checkpoint.version:08d}.pt"
     new = path.with_suffix(".new")
-    with open(new, "wb") as file:
-        torch.save(checkpoint._asdict(), file)
-        file.flush()
-        os.fsync(file.fileno())
+    data = io.BytesIO()  # torch, writing to a full disk, raises an error that does not say so
+    torch.save(checkpoint._asdict(), data)
+    try:
+        with open(new, "wb") as file:
+            file.write(data.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     os.replace(new, path)
     for old in versions(folder)[:-keep]:
         old.unlink()

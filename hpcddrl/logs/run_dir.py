@@ -16,6 +16,7 @@ from typing import Any
 import h5py
 
 from hpcddrl.config import Config
+from hpcddrl.logs.restart import RestartFolder
 from hpcddrl.logs.schema import SCHEMA
 from hpcddrl.settings import dump, group_config, load
 
@@ -36,8 +37,13 @@ class RunDirectory:
         return self.path / "segments" / f"{segment:04d}" / f"rank-{rank:04d}.h5"
 
     def checkpoints(self, owner: str) -> Path:
-        """Return the folder of an owner's checkpoints (``group-0000``, ``server-0000``)."""
+        """Return the folder of an owner's networks, to be played (``group-0000``, ``server-0000``)."""
         return self.path / "checkpoints" / owner
+
+    @property
+    def restart(self) -> RestartFolder:
+        """Return the checkpoints of the whole job."""
+        return RestartFolder(self.path / "restart")
 
     def create(self, config: Config) -> None:
         """Make the directory of a new run and write its configuration.

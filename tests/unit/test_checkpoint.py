@@ -132,3 +132,15 @@ def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch, by):
     with pytest.raises(ValueError, match="not a readable checkpoint"):
         read(path)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(tmp_path, monkeypatch):
+    write(tmp_path, state(1), keep=1)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, state(2), keep=1)
+    assert names(tmp_path) == ["version-00000001.pt"]
