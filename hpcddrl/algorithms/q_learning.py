@@ -11,7 +11,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.q_value import QNetwork
 from hpcddrl.rl.policies import Categorical
 from hpcddrl.rl.q_targets import huber, q_targets
-from hpcddrl.types import Learned, Metrics, Output, Targets, Transitions, Weights
+from hpcddrl.types import Learned, Metrics, Output, State, Targets, Transitions, Weights
 
 
 class QLearning:
@@ -38,6 +38,15 @@ class QLearning:
         self._temperature = temperature
         self._target_values = flatten(target).values
         self._copied: int | None = None  # the version of the target weights
+
+    def state(self) -> State:
+        """See `Stateful`: the target weights."""
+        return {"target": self._target_values, "copied": self._copied}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._target_values.copy_(state["target"])
+        self._copied = state["copied"]
 
     def gradients(self, batch: Transitions, targets: Targets | None, weights: Weights) -> Learned:
         """See `Algorithm`."""

@@ -22,8 +22,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from hpcddrl.config import Env
 from hpcddrl.envs import goals, toy
 from hpcddrl.envs.goal_frames import AsOneArray, has_goal, outcome
-from hpcddrl.envs.rewards import RewardTransform, reward_transform
-from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, GoalOutcome, Step
+from hpcddrl.envs.rewards import Normalise, RewardTransform, reward_transform
+from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, GoalOutcome, State, Step
 
 
 class Environments:
@@ -61,10 +61,31 @@ class Environments:
         seeds: Any = np.array(self._seeds) if isinstance(self._vector, AtariVectorEnv) else self._seeds
         frame, info = self._vector.reset(seed=seeds)
         self._lives = info.get("lives") if self._life_loss_terminates else None
+        if isinstance(self._transform, Normalise):
+            self._transform.begin()
         self._ended[:] = False
         self._return[:] = 0
         self._length[:] = 0
         return self._frames(frame)
+
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Take other seeds, one for each environment, for the next reset."""
+        self._seeds = list(seeds)
+
+    @property
+    def running(self) -> int:
+        """Return how many episodes have begun and not ended."""
+        return int(np.count_nonzero(self._length))
+
+    def state(self) -> State:
+        """See `Stateful`: what rewards are scaled by. Emulators cannot be saved: of episodes there is but a count."""
+        scale = self._transform.state() if isinstance(self._transform, Normalise) else {}
+        return {"rewards": scale, "running": self.running}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        if isinstance(self._transform, Normalise) and state["rewards"]:
+            self._transform.restore(state["rewards"])
 
     def step(self, action: Array) -> Step:
         """Act in every environment; what the environment raises carries its index and seed as a note."""

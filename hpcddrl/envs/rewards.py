@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from hpcddrl.types import Array
+from hpcddrl.types import Array, State
 
 RewardTransform = Callable[[Array, Array], Array]  # rewards [B] f64, ends [B] bool -> rewards [B] f32
 
@@ -33,6 +33,18 @@ class Normalise:
         self._discount = discount
         self._return = np.zeros(num_envs)
         self._count, self._mean, self._m2 = 1e-4, 0.0, 1e-4
+
+    def begin(self) -> None:
+        """Note that every environment has been reset."""
+        self._return[:] = 0.0
+
+    def state(self) -> State:
+        """See `Stateful`: the deviation, and nothing of running episodes."""
+        return {"count": self._count, "mean": self._mean, "m2": self._m2}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._count, self._mean, self._m2 = float(state["count"]), float(state["mean"]), float(state["m2"])
 
     def __call__(self, reward: Array, ends: Array) -> Array:
         """Take rewards [B] and episode ends [B] into account; return the rewards [B] scaled."""

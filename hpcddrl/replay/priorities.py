@@ -6,12 +6,13 @@ section 3.3 and appendix B.2.1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
 from hpcddrl.replay.sum_tree import SumTree
-from hpcddrl.types import Array
+from hpcddrl.types import Array, State
 
 
 class Priorities(Protocol):
@@ -33,6 +34,15 @@ class Priorities(Protocol):
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw ``n`` slots with replacement; return them [n] i64 and the probability [n] f64 of each draw."""
+
+    def state(self) -> State:
+        """See `Stateful`."""
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`; of as many slots."""
+
+    def adopt(self, slots: Array, rows: Mapping[str, Array]) -> None:
+        """Let slots [N] be drawn as likely as they were elsewhere: ``rows`` [N] are of what `state` gave there."""
 
 
 class Uniform:
@@ -67,6 +77,18 @@ class Uniform:
         """Draw ``n`` slots; see `Priorities`."""
         total = self._tree.total
         return self._tree.find(rng.random(n) * total), np.full(n, 1.0 / total)
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"weights": self._tree.weights}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        _refill(self._tree, state["weights"])
+
+    def adopt(self, slots: Array, rows: Mapping[str, Array]) -> None:
+        """Let slots [N] be drawn; see `Priorities`."""
+        self.set(slots)
 
 
 class Proportional:
@@ -108,6 +130,21 @@ class Proportional:
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw ``n`` slots, stratified; see `Priorities`."""
         return _stratified(self._tree, n, rng)
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"weights": self._tree.weights, "largest": self._largest}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        _refill(self._tree, state["weights"])
+        self._largest = float(state["largest"])
+
+    def adopt(self, slots: Array, rows: Mapping[str, Array]) -> None:
+        """Let slots [N] be drawn; see `Priorities`."""
+        self._tree.set(slots, rows["weights"])
+        largest = float(np.max(rows["weights"], initial=0.0)) ** (1 / self._alpha) if self._alpha else 0.0
+        self._largest = max(self._largest, largest - self._epsilon)
 
 
 class RankBased:
@@ -167,6 +204,25 @@ class RankBased:
             self._sort()
         return _stratified(self._tree, n, rng)
 
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {
+            "weights": self._tree.weights,
+            "errors": self._errors,
+            "sorted": self._sorted,
+            "numbers": (self._ranked, self._changes, self._largest),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        _refill(self._tree, state["weights"])
+        self._errors[:], self._sorted[:] = state["errors"], state["sorted"]
+        self._ranked, self._changes, self._largest = state["numbers"]
+
+    def adopt(self, slots: Array, rows: Mapping[str, Array]) -> None:
+        """Let slots [N] be drawn; see `Priorities`."""
+        self.set(slots, rows["errors"])
+
     def _sort(self) -> None:
         held = np.flatnonzero(self._errors >= 0)
         order = held[np.argsort(self._errors[held], kind="stable")]
@@ -196,6 +252,11 @@ def _stratified(tree: SumTree, n: int, rng: np.random.Generator) -> tuple[Array,
     total = tree.total
     slots = tree.find((np.arange(n) + rng.random(n)) * (total / n))
     return slots, tree.get(slots) / total
+
+
+def _refill(tree: SumTree, weights: Array) -> None:
+    """Give all of a tree's items these weights."""
+    tree.set(np.arange(tree.size), weights)
 
 
 def _or_largest(errors: Array | None, n: int, largest: float) -> tuple[Array, float]:

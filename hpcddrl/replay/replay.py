@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from hpcddrl.replay.hindsight import Hindsight
 from hpcddrl.replay.priorities import Priorities, importance_weights
 from hpcddrl.replay.ring import Gathered, Ring, empty, ring_bytes
-from hpcddrl.types import Array, EnvSpec, Rollout
+from hpcddrl.types import Array, EnvSpec, Rollout, State
 
 # What a slot's step is. From _FRESH on it can be drawn.
 _ABSENT, _WAITING, _FRESH, _USED = range(4)  # no transition; its end is not in yet; never learned from; learned from
@@ -27,6 +27,14 @@ class Sample(NamedTuple):
     discount: Array  # [N] f32: of the value of the next observation; 0 if the episode terminated before it
     weight: Array  # [N] f32: importance weights, at most 1
     version: Array  # [N] i64: of the weights that acted
+
+
+class History(NamedTuple):
+    """What a replay held of B environments that stepped together, L frames of each, from the oldest on."""
+
+    rows: Mapping[str, Array]  # [L, B, ...] each, see `Ring.append`
+    states: Array  # [L, B] what each step is, see `_ABSENT`
+    priorities: Mapping[str, Array]  # [L, B] each, see `Priorities.adopt`
 
 
 class Replay:
@@ -76,6 +84,61 @@ class Replay:
         self.inserted = 0
         self.used = 0
         self.dropped = 0
+        self._settled = 0  # of those inserted, used or dropped before the last `restore`
+
+    def state(self) -> State:
+        """See `Stateful`: everything that is held."""
+        return {
+            "ring": self._ring.state(),
+            "slots": self._state,
+            "priorities": self._priorities.state(),
+            "generator": self._rng.bit_generator.state,
+            "drawable": self._drawable,
+            "inserted": self.inserted,
+            "pending": self.pending,
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`; of a replay of the same shape, or its `histories`, of any.
+
+        ``used`` and ``dropped`` begin anew, ``pending`` goes on.
+        """
+        if "histories" in state:
+            self._adopt(state["histories"])
+            return
+        self._ring.restore(state["ring"])
+        self._state[:] = state["slots"]
+        self._priorities.restore(state["priorities"])
+        self._rng.bit_generator.state = state["generator"]
+        self._drawable, self.inserted = int(state["drawable"]), int(state["inserted"])
+        self._settled, self.used, self.dropped = self.inserted - int(state["pending"]), 0, 0
+
+    def _adopt(self, found: Sequence[History]) -> None:
+        """Take what other replays held, block by block; what finds no room is dropped, the oldest first."""
+        for number, history in enumerate(found):
+            envs = history.states.shape[1]
+            self._append(number * envs % self._ring.streams, history)
+
+    def _append(self, stream: int, history: History) -> None:
+        ring, (length, envs) = self._ring, history.states.shape
+        entered = int(np.count_nonzero((history.states == _WAITING) | (history.states == _FRESH)))
+        kept = min(length, ring.length)
+        rows = {name: column[length - kept :] for name, column in history.rows.items()}
+        self._evict(self._waiting(ring.recent(stream, envs, self._n)))
+        self._evict(ring.beyond(stream, envs, kept))
+        keys = ring.append(stream, rows)
+        states = np.where(history.states[length - kept :] >= _FRESH, history.states[length - kept :], _ABSENT)
+        states[~ring.holds(keys)] = _ABSENT
+        slots, drawable = ring.slot(keys), states >= _FRESH
+        self._state[slots] = states
+        self._priorities.adopt(
+            slots[drawable], {name: column[length - kept :][drawable] for name, column in history.priorities.items()}
+        )
+        self._drawable += int(drawable.sum())
+        lost = entered - int(np.count_nonzero(states == _FRESH))
+        self.inserted += int(drawable.sum()) + lost
+        self._settled += int(np.count_nonzero(states == _USED))
+        self.dropped += lost
 
     def __len__(self) -> int:
         """Return how many transitions are drawable."""
@@ -84,7 +147,7 @@ class Replay:
     @property
     def pending(self) -> int:
         """Return how many transitions are held that were never learned from."""
-        return self.inserted - self.used - self.dropped
+        return self.inserted - self._settled - self.used - self.dropped
 
     @property
     def nbytes(self) -> int:
@@ -184,6 +247,28 @@ class Replay:
         self._drawable -= len(drawable)
         self._priorities.remove(drawable)
         self._state[slots] = _ABSENT
+
+
+def histories(state: State, envs: int) -> list[History]:
+    """Return what a replay held of each block of ``envs`` streams that began together, from what `Replay.state` gave.
+
+    Streams of which nothing came are left out.
+    """
+    ring, slots = state["ring"], len(state["slots"])
+    streams = len(ring["newest"])
+    length = slots // streams
+    found = []
+    for stream in range(0, streams, envs):
+        newest = int(ring["newest"][stream])
+        times = np.arange(max(0, newest + 1 - length), newest + 1)
+        rows = (times[:, None] * streams + np.arange(stream, stream + envs)) % slots
+        if len(times):
+            weights = {
+                name: column[rows] for name, column in state["priorities"].items() if np.shape(column) == (slots,)
+            }
+            stored = {name: column[rows] for name, column in ring["store"].items()}
+            found.append(History(stored, state["slots"][rows], weights))
+    return found
 
 
 def replay_bytes(spec: EnvSpec, streams: int, capacity: int, n_step: int, kind: type[Priorities]) -> int:

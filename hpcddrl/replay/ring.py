@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hpcddrl.replay.n_step import Returns, Steps, returns
-from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
+from hpcddrl.types import Array, Discrete, EnvSpec, Rollout, State
 
 _STRIDE = 64  # steps by which an episode's ends are looked for
+UNJOINED = -2  # in place of a rollout's number: whatever comes next does not follow on it
 
 
 class Gathered(NamedTuple):
@@ -71,6 +73,26 @@ class Ring:
     def nbytes(self) -> int:
         """Return the memory held."""
         return sum(field.nbytes for field in self._store) + self._newest.nbytes + self._number.nbytes
+
+    def state(self) -> State:
+        """See `Stateful`: what has been written to so far."""
+        written = self._written(self._newest)
+        return {
+            "store": {name: column[:written] for name, column in self._store._asdict().items()},
+            "newest": self._newest,
+            "number": self._number,
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`; of a ring of the same shape."""
+        written = self._written(state["newest"])
+        for name, column in self._store._asdict().items():
+            column[:written] = state["store"][name]
+        self._newest[:], self._number[:] = state["newest"], state["number"]
+
+    def _written(self, newest: Array) -> int:
+        """Return how many slots have been written to, when the streams stand at these times."""
+        return min(self.slots, int(newest.max() + 1) * self._streams)
 
     def slot(self, keys: Array) -> Array:
         """Return where these keys are stored while they are."""
@@ -141,6 +163,39 @@ class Ring:
         self._newest[stream : stream + envs] = newest
         self._number[stream : stream + envs] = rollout.number[0]
         return steps[~rollout.first[depth:]]
+
+    def beyond(self, stream: int, envs: int, frames: int) -> Array:
+        """Return the keys [M] that are held now and would be no more with so many new frames of ``envs`` streams."""
+        newest = int(self._newest[stream])
+        return self._keys(max(self._oldest(newest), 0), self._oldest(newest + frames), stream, envs).ravel()
+
+    def append(self, stream: int, rows: Mapping[str, Array]) -> Array:
+        """Store what another ring held of B streams, not joined to what is here; return the keys [L, B].
+
+        Args:
+            stream: the first of the B.
+            rows: its fields, [L, B, ...] each, as in `_Store`; L frames, no more than there is room for.
+        """
+        length, envs = rows["first"].shape
+        newest = int(self._newest[stream]) + length
+        keys = self._keys(newest + 1 - length, newest + 1, stream, envs)
+        slots = self.slot(keys)
+        for name, column in self._store._asdict().items():
+            column[slots] = rows[name]
+        self._store.first[slots[0]] = True
+        self._newest[stream : stream + envs] = newest
+        self._number[stream : stream + envs] = UNJOINED
+        return keys
+
+    @property
+    def streams(self) -> int:
+        """Return how many streams there are."""
+        return self._streams
+
+    @property
+    def length(self) -> int:
+        """Return how many frames of each stream there is room for."""
+        return self._length
 
     def steps(self, keys: Array, n: int) -> Steps:
         """Return the ``n`` steps from each key [N] on, be it the next episode's or slots not written yet."""

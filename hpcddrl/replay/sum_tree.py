@@ -38,6 +38,11 @@ class SumTree:
         """Return what `nbytes` will be."""
         return 2 * _leaves(size) * np.dtype(np.float64).itemsize
 
+    @property
+    def weights(self) -> Array:
+        """Return the weights [size] f64 of all items, as they stand."""
+        return self._nodes[self._leaves : self._leaves + self.size]
+
     def get(self, indices: Array) -> Array:
         """Return the weights [N] f64 of items [N]."""
         weights: Array = self._nodes[self._leaves + indices]
