@@ -129,12 +129,17 @@ class Receiver(Generic[R]):
     """
 
     def __init__(self, comm: MPI.Comm, sources: Sequence[int], tag: Tag, layout: Layout[R], slots: int) -> None:
-        self._comm, self._tag = comm, tag
+        self._comm, self._tag, self._layout, self._slots = comm, tag, layout, slots
         self._posted: dict[int, deque[Slot[R]]] = {source: deque() for source in sources}
-        self.open = set(sources)  # ranks that have not sent their last record
-        for source in sources:
-            for _ in range(slots):
-                self._post(Slot(layout, source))
+        self.open: set[int] = set()  # ranks that have not sent their last record
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Post the buffers, at the start and again after `close`: every source may send until its next last record."""
+        self.open = set(self._posted)
+        for source in self._posted:
+            for _ in range(self._slots):
+                self._post(Slot(self._layout, source))
 
     def poll(self) -> list[Slot[R]]:
         """Return the records that have arrived, oldest first for each source; `release` each when it has been read."""
@@ -179,6 +184,9 @@ class Incoming(Protocol):
     def close(self) -> None:
         """See `Receiver`."""
 
+    def reopen(self) -> None:
+        """See `Receiver`."""
+
 
 class Ending(NamedTuple):
     """What a part of a role has yet to receive and to hand over when its loop is over."""
@@ -213,6 +221,13 @@ def drain(*endings: Ending, patience_s: float = PATIENCE_S) -> None:
             backoff.pause()
     for receiver, _ in receivers:
         receiver.close()
+
+
+def reopen(*endings: Ending) -> None:
+    """Let what was drained be used again, once all ranks have drained theirs."""
+    for ending in endings:
+        for receiver, _ in ending.receivers:
+            receiver.reopen()
 
 
 def ignore(record: Record) -> None:

@@ -78,6 +78,10 @@ class Arrivals:
         """End; every source has said its last."""
         assert not self._coming
 
+    def reopen(self) -> None:
+        """Expect messages of every source again."""
+        self.open = set(self._layouts)
+
     def _slot(self, source: int) -> Slot[ExchangeMessage]:
         layout = self._layouts[source]
         spare = self._spare.get(layout.nbytes)

@@ -173,9 +173,10 @@ class Status(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Rank 0 to leaders and servers: end the run."""
+    """Rank 0 to learners and servers: end this leg for a checkpoint, or the run where ``last`` is set."""
 
     last: Array
+    leg: Array  # [1] i64: the leg that is meant
 
 
 def action_field(spec: EnvSpec, *leading: int) -> tuple[tuple[int, ...], Any]:
@@ -318,4 +319,4 @@ def status_layout(counters: int) -> Layout[Status]:
 
 def stop_layout() -> Layout[Stop]:
     """Lay out the order to stop."""
-    return Layout(Stop, {})
+    return Layout(Stop, {"leg": ((1,), np.int64)})

@@ -35,7 +35,8 @@ def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: 
     mpirun -n 6 python -m hpcddrl run --set topology.groups=2 --set topology.learners_per_group=2
     python -m hpcddrl run paac --env CartPole-v1 --target-return 450
 
-    Stop it with USR1 (kill -USR1 <pid of mpirun>): it writes everything and exits 75. The run ends at the first of
+    Stop it with USR1 (kill -USR1 <pid of mpirun>): it writes everything and exits 75; --resume goes on from there, on
+    as many ranks or on others. The run ends at the first of
     --frames, --seconds and --target-return that is reached; without any, after 40M frames.
     """  # noqa: D301 (click wants the character itself)
     config = _resumed(resume, recipe, out) if resume is not None else recipe_named(recipe or DEFAULT)

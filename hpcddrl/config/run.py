@@ -37,6 +37,10 @@ class Logging:
     interval_s: PositiveFloat = 5.0
     """Seconds between two rows in the HDF5 files and two lines of progress."""
     checkpoint_interval_s: PositiveFloat = 600.0
+    """Seconds between two checkpoints of the whole job; the end of a run is one more."""
+    checkpoint_updates: Positive = 5000
+    """Updates of each group (or server) between two, instead, in deterministic runs: the clock decides nothing there.
+    Each of them begins all environments anew, so another number here gives another run."""
     keep_checkpoints: Positive = 3
     trace: bool = False
     """Write what each rank did and sent, instant by instant, when the run ends: segments/<n>/trace.json.gz."""

@@ -42,6 +42,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "progress/used": ("samples", "of those produced, learned from at least once, cumulative"),
     "progress/dropped": ("samples", "of those produced, never learned from and gone, cumulative"),
     "progress/pending": ("samples", "of those produced, not learned from yet"),
+    "progress/interrupted": ("episodes", "cut short by a checkpoint or a resume, cumulative"),
     "progress/updates": ("updates", "optimizer steps, cumulative over segments"),
     "progress/episodes": ("episodes", "episodes finished on this rank, cumulative"),
     "progress/rss": ("bytes", "resident memory of the process"),
@@ -115,6 +116,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "compression/beside": ("s", "of these, in a thread beside the learner's own work, and so in no phase"),
     "compression/bytes": ("bytes", "of what acts, packed"),
     "compression/choice": ("1", "which of an automatic choice's candidates acts, 0: the fastest (see run.log)"),
+    "checkpoint/number": ("1", "of the checkpoint of the whole job, over segments"),
+    "checkpoint/seconds": ("s", "from this rank's end of a leg until all parts were written"),
+    "checkpoint/rest": ("s", "of them until all ranks were at rest"),
+    "checkpoint/bytes": ("bytes", "of this rank's part"),
     "learning/weight_own": ("1", "mean mixture weight c of this group itself"),
     "learning/disagreement": (
         "share",

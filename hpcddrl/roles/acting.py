@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from hpcddrl.rl.policies import Behaviour
-from hpcddrl.types import Acted, Array, Output
+from hpcddrl.types import Acted, Array, Output, State
 
 
 class LocalPolicy:
@@ -51,6 +51,14 @@ class LocalPolicy:
                 value=value.numpy(),
                 action_value=policy.action_value(params, value, action).numpy(),
             )
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"generator": self._generator.get_state()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._generator.set_state(state["generator"].clone())
 
     def kept(self) -> Output:
         """Hand over the outputs kept since the last call, [T, B, ...] each."""

@@ -7,12 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore, reopen
 from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.envs.make import Environments
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
+from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.publishing import FIXED_LAG, Inbox
 from hpcddrl.roles.rollouts import Collector, transitions
 from hpcddrl.types import Rollout, Step
@@ -24,14 +25,15 @@ class Actor:
     Args:
         collector: steps the environments.
         inbox: where weights arrive.
+        learner: the rank that they come from.
         world: whose ranks are meant.
         receivers: the ranks that rollouts are dealt to, in turn.
         order: this actor's index in its group and the group's number of actors.
-        first_version: of the weights at the start; not 0 in a resumed run.
         per_batch: rollouts in a learner's batch; says which version acts in a deterministic run.
         exact: the run is deterministic.
         unroll_length: T.
         layout: of a rollout.
+        legs: of the run.
         control: of this rank.
         traffic: where messages are counted.
     """
@@ -40,25 +42,38 @@ class Actor:
         self,
         collector: Collector,
         inbox: Inbox,
+        learner: int,
         world: Comm,
         receivers: Sequence[int],
         order: tuple[int, int],
-        first_version: int,
         per_batch: int,
         exact: bool,
         unroll_length: int,
         layout: Layout[Rollout],
+        legs: Legs,
         control: Control,
         traffic: Traffic,
     ) -> None:
-        self._collector, self._inbox, self._control = collector, inbox, control
+        self._collector, self._inbox, self._learner = collector, inbox, learner
+        self._legs, self._control = legs, control
         self._receivers, self._order, self._per_batch, self._exact = list(receivers), order, per_batch, exact
-        self._first_version = first_version
         self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
         self._ask_at = unroll_length // 2  # early enough for an answer between two of the learner's updates
 
     def run(self) -> None:
-        """Collect and send until the learner has said its last."""
+        """Collect and send, leg by leg, until the run ends."""
+        while True:
+            self._collect()
+            endings = self._inbox.end(), Ending(senders=(self._sender,))
+            with self._control.timing(Phase.WAIT):
+                self._sender.say_last(self._receivers)
+                drain(*endings)
+            if not self._legs.between():
+                break
+            reopen(*endings)
+
+    def _collect(self) -> None:
+        """Collect and send until the learner has said its last of the leg."""
         timing, inbox, control = self._control.timing, self._inbox, self._control
         index, first = 0, self._order[0]  # actors begin with different receivers, so that all have work at any time
         while True:
@@ -73,11 +88,8 @@ class Actor:
             index += 1
             control.tick()
         self._sender.release(slot)
-        with timing(Phase.WAIT):
-            self._sender.say_last(self._receivers)
-            drain(inbox.end(), Ending(senders=(self._sender,)))
 
-    def _wait(self, version: int) -> Slot[Rollout]:
+    def _wait(self, version: int | None) -> Slot[Rollout]:
         """Wait for a free buffer and for weights that may act."""
         with self._control.timing(Phase.WAIT):
             backoff = Backoff(longest_s=2e-3)
@@ -90,29 +102,33 @@ class Actor:
     def _ask_ahead(self, number: int, t: int) -> None:
         """Before step t of a rollout: ask in time for the weights of the rollout after it."""
         if t == self._ask_at:
-            with self._control.timing(Phase.REFRESH):
-                self._inbox.ask(self._version_for(number))
+            wanted = self._version_for(number)
+            if wanted is not None:
+                with self._control.timing(Phase.REFRESH):
+                    self._inbox.ask(wanted)
 
-    def _may_act(self, wanted: int) -> bool:
+    def _may_act(self, wanted: int | None) -> bool:
         """Take what has arrived; say whether the weights at hand may act."""
         with self._control.timing(Phase.REFRESH):
             inbox = self._inbox
             inbox.refresh()
             ready = inbox.version == wanted if self._exact else inbox.version >= 0
-            if not ready:
+            if not ready and wanted is not None:
                 inbox.ask(wanted)
         self._control.tick()
         return ready
 
-    def _version_for(self, index: int) -> int:
-        """Return the version that acts in the index-th rollout of a deterministic run.
+    def _version_for(self, index: int) -> int | None:
+        """Return the version that acts in the index-th rollout of an exact run's leg; None: it belongs to the next.
 
         A learner takes its actors' rollouts in turn, so it is known in which update this one will be learned from;
         the weights are those of ``FIXED_LAG`` updates before.
         """
         actor, actors = self._order
         update = (index // len(self._receivers) * actors + actor) // self._per_batch
-        return self._first_version + max(0, update - FIXED_LAG)
+        if not self._legs.covers(update):
+            return None
+        return self._legs.version_of(self._learner) + max(0, update - FIXED_LAG)
 
 
 class RemoteActor:
@@ -122,23 +138,46 @@ class RemoteActor:
         envs: the environments.
         world: whose ranks are meant.
         learner: the rank that acts.
+        legs: of the run.
         control: of this rank.
         traffic: where messages are counted.
     """
 
-    def __init__(self, envs: Environments, world: Comm, learner: int, control: Control, traffic: Traffic) -> None:
-        self._envs, self._learner, self._control = envs, learner, control
+    def __init__(
+        self, envs: Environments, world: Comm, learner: int, legs: Legs, control: Control, traffic: Traffic
+    ) -> None:
+        self._envs, self._learner, self._legs, self._control = envs, learner, legs, control
+        self._step: Step | None = None  # the newest
         self._frames: Sender[FramesMessage] = Sender(
             world, Tag.FRAMES, frames_layout(envs.spec, envs.num_envs), 2, traffic
         )
         self._actions = Receiver(world, [learner], Tag.ACTIONS, actions_layout(envs.spec, envs.num_envs), slots=1)
 
+    def restart(self, seeds: Sequence[int]) -> None:
+        """Begin new episodes, from these seeds."""
+        self._envs.reseed(seeds)
+        self._step = None
+
     def run(self) -> None:
-        """Step until the learner has said its last."""
+        """Step, leg by leg, until the run ends."""
+        endings = Ending(((self._actions, ignore),), (self._frames,))
+        while True:
+            self._answer()
+            with self._control.timing(Phase.WAIT):
+                self._frames.say_last([self._learner])
+                drain(endings)
+            if not self._legs.between():
+                break
+            reopen(endings)
+
+    def _answer(self) -> None:
+        """Step with what the learner says until it has said its last of the leg; a leg's first frames end no step."""
         timing, control = self._control.timing, self._control
         zeros = np.zeros(self._envs.num_envs, np.float32)
-        with timing(Phase.ENV):
-            step = Step(self._envs.reset(), zeros > 0, zeros, zeros, zeros, zeros)
+        if self._step is None:
+            with timing(Phase.ENV):
+                self._step = Step(self._envs.reset(), zeros == 0, zeros, zeros, zeros, zeros)
+        step = self._step._replace(first=zeros == 0)
         while True:
             with timing(Phase.SEND):
                 self._send(step)
@@ -156,9 +195,8 @@ class RemoteActor:
             control.counters.stepped(step)
             control.counters.produced += int(np.count_nonzero(~step.first))
             control.tick()
-        with timing(Phase.WAIT):
-            self._frames.say_last([self._learner])
-            drain(Ending(((self._actions, ignore),), (self._frames,)))
+        self._actions.release(slot)
+        self._step = step
 
     def _send(self, step: Step) -> None:
         slot = self._frames.take()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hpcddrl.types import Metrics
+from hpcddrl.types import Metrics, State
 
 LOSSES = 100  # over about so many the statistic runs; nothing is refused before it has seen them
 LEAST_BOUND = 3.0  # deviations that a loss may have in the statistic, however strict the rule is
@@ -27,6 +27,14 @@ class LossStatistic:
         self._bound = bound
         self._seen, self._mean, self._variance = 0, 0.0, 0.0
 
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"seen": self._seen, "mean": self._mean, "variance": self._variance}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._seen, self._mean, self._variance = state["seen"], state["mean"], state["variance"]
+
     def stands_out(self, loss: float) -> bool:
         """Say whether a loss is above the bound that the losses before it set, then take it in."""
         deviation = max(math.sqrt(self._variance), LEAST_DEVIATION)
@@ -46,7 +54,7 @@ class LossStatistic:
 
 
 class Admission:
-    """Decides about each gradient and counts what it refused; starts afresh on a resume.
+    """Decides about each gradient and counts what it refused; the counts are of a segment.
 
     Args:
         max_staleness: greatest number of updates since the weights that a gradient is of (None: any).
@@ -57,6 +65,15 @@ class Admission:
         self._max_staleness = max_staleness
         self._losses = None if max_loss_deviations is None else LossStatistic(max_loss_deviations)
         self._refused_stale = self._refused_loss = 0
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {} if self._losses is None else self._losses.state()
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        if self._losses is not None and state:
+            self._losses.restore(state)
 
     def __call__(self, staleness: int, loss: float) -> bool:
         """Say whether a gradient is to be applied."""

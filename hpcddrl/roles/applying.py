@@ -16,7 +16,7 @@ from hpcddrl.rl.delay_compensation import adaptive_strength, compensated, mean_s
 from hpcddrl.roles.admission import Admission
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.updates import OptimizerStep, shrink
-from hpcddrl.types import Weights
+from hpcddrl.types import State, Weights
 
 Order = Callable[[Sequence[int], Collection[int]], list[list[int]]]
 
@@ -86,11 +86,19 @@ class DelayCompensation:
 
 
 class AdaptiveStrength:
-    """λ of DC-ASGD-a, with the running mean square of all gradients of a shard; it starts from 0 on a resume too."""
+    """λ of DC-ASGD-a, with the running mean square of all gradients of a shard."""
 
     def __init__(self, strength: float, decay: float, epsilon: float, parameters: int) -> None:
         self._strength, self._decay, self._epsilon = strength, decay, epsilon
         self._mean_square = torch.zeros(parameters)
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"mean_square": self._mean_square}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._mean_square = state["mean_square"].clone()
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Take a gradient [P] into the mean square; return its λ [P]."""

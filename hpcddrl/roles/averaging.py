@@ -9,7 +9,7 @@ import torch
 
 from hpcddrl.comm.channel import Ending
 from hpcddrl.roles.meetings import Meetings
-from hpcddrl.types import Weights
+from hpcddrl.types import State, Weights
 
 
 class AveragingPeers:
@@ -23,6 +23,14 @@ class AveragingPeers:
 
     def __init__(self, meetings: Meetings) -> None:
         self._meetings = meetings
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"meetings": self._meetings.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._meetings.restore(state["meetings"])
 
     def targets(self, batch: Any, weights: Weights) -> None:
         """See `Peers`: nothing is said of batches."""

@@ -127,6 +127,7 @@ class Compressing:
         """See `Packing`."""
         with self._control.timing(Phase.COMPRESS):
             self._thread.shutdown()
+        self._thread = ThreadPoolExecutor(max_workers=1)  # for another leg, if there is one
 
     def _drift(self, version: int) -> Drift:
         return Drift(

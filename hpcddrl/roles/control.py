@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -33,6 +34,7 @@ class Monitor:
         budget: when to end.
         exact: leave the budget of frames to the learners, which stop at exactly the same place each time.
         frames_before: environment frames of earlier segments.
+        rest_every_s: between two checkpoints, unless the run is exact: there they are at fixed versions.
         show: called with the view once an interval.
         traffic: where messages are counted.
     """
@@ -44,6 +46,7 @@ class Monitor:
         budget: Budget,
         exact: bool,
         frames_before: float,
+        rest_every_s: float,
         show: Callable[[View], None],
         traffic: Traffic,
     ) -> None:
@@ -52,10 +55,17 @@ class Monitor:
         self._frames_before = frames_before
         self._counters = np.full((world.size, len(COUNTERS)), np.nan)
         self._statuses = Receiver(world, others, Tag.STATUS, status_layout(len(COUNTERS)), slots=2)
-        self._orders = Sender(world, Tag.STOP, stop_layout(), 1, traffic)
+        self._orders = Sender(world, Tag.STOP, stop_layout(), 2, traffic)  # so that a stop finds room behind a rest
         self._ordered = [r for r in (*ranks_of(places, Role.SERVER), *ranks_of(places, Role.LEARNER)) if r]
         self._start = time.monotonic()
+        self._rest_every_s = math.inf if exact else rest_every_s
         self.reason = ""
+        self.begin_leg(0)
+
+    def begin_leg(self, number: int) -> None:
+        """Note that all ranks have begun a leg."""
+        self._leg, self.rest = number, False
+        self._next_rest = time.monotonic() + self._rest_every_s
 
     def poll(self, own: Counters) -> None:
         """Take the statuses that have arrived and decide whether the run ends; if so, order it once."""
@@ -66,6 +76,8 @@ class Monitor:
             self._statuses.release(slot)
         if not self.reason:
             self._decide()
+        if not self.reason and not self.rest and time.monotonic() >= self._next_rest and self._orders.idle:
+            self._order_rest()
 
     def stop(self, reason: str) -> None:
         """End the run for this reason."""
@@ -89,6 +101,15 @@ class Monitor:
         drain(Ending(((self._statuses, self._take),)))
         self.stop("frames")
         drain(Ending(senders=(self._orders,)))
+
+    def _order_rest(self) -> None:
+        slot = self._orders.take()
+        assert slot is not None, "no order is on its way"
+        slot.record.leg[0] = self._leg
+        for rank in self._ordered:
+            self._orders.send(slot, rank)
+        self._orders.release(slot)
+        self.rest = True
 
     def _take(self, record: Status) -> None:
         if record.signal[0]:
@@ -137,7 +158,9 @@ class Control:
         traffic: Traffic,
     ) -> None:
         self.timing, self.counters, self.log = timing, counters, log
-        self.stop = False
+        self.stop = False  # the run is to end
+        self.rest = False  # this leg of it is, for a checkpoint
+        self._leg = 0
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
         self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
         hears = place.role in (Role.SERVER, Role.LEARNER) and monitor is None
@@ -151,7 +174,18 @@ class Control:
         self._previous_cpu, self._previous_wait_cpu = time.process_time(), timing.wait_cpu_s
         self._next_row = time.perf_counter() + interval_s
         self._next_report = self._next_poll = 0.0
-        self._signalled = False
+        self._signalled = self._unwritten = False
+
+    @property
+    def ending(self) -> bool:
+        """Say whether the run, or this leg of it, is to end."""
+        return self.stop or self.rest
+
+    def begin_leg(self, number: int) -> None:
+        """Go on after a checkpoint. Every rank calls it."""
+        self._leg, self.rest = number, False
+        if self._monitor is not None:
+            self._monitor.begin_leg(number)
 
     def learned(self, metrics: Metrics, lags: Array) -> None:
         """Note what one update has to tell; rows hold the mean over an interval."""
@@ -178,12 +212,13 @@ class Control:
             self._next_row = now + self._interval_s
             with self.timing(Phase.LOG):
                 self._row()
-                self.log.flush()
+                self._flush()
         if self._monitor is not None:
             if self._signals.received:
                 self._monitor.stop(f"signal {signal.Signals(self._signals.received).name}")
             self._monitor.poll(self.counters)
             self.stop = self.stop or bool(self._monitor.reason)
+            self.rest = self._monitor.rest
             if due:
                 self._monitor.show()
         else:
@@ -196,7 +231,7 @@ class Control:
         """Write the last row and part from rank 0. Every rank calls it, when its own loop is over."""
         with self.timing(Phase.LOG):
             self._row()
-            self.log.flush()
+            self._flush()
         if self._monitor is not None:
             self._monitor.poll(self.counters)
             self._monitor.close()
@@ -204,6 +239,17 @@ class Control:
             self._sender.say_last([0])
             orders = ((self._orders, ignore),) if self._orders is not None else ()
             drain(Ending(orders, (self._sender,)), patience_s=math.inf)  # other groups may have long to go
+
+    def _flush(self) -> None:
+        """Write the rows; on a full disk they are kept for the next time, and the run goes on."""
+        try:
+            self.log.flush()
+        except (OSError, RuntimeError) as error:  # h5py raises either
+            if not self._unwritten:
+                sys.stderr.write(f"hpcddrl: {self.log.path}: cannot be written, its rows wait for room: {error}\n")
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
     def _report(self) -> None:
         slot = self._sender.take()
@@ -217,7 +263,9 @@ class Control:
 
     def _hear(self) -> None:
         if self._orders is not None and self._orders.open:
-            self._orders.poll()
+            for slot in self._orders.poll():
+                self.rest = self.rest or (not slot.record.last[0] and slot.record.leg[0] == self._leg)
+                self._orders.release(slot)
             self.stop = self.stop or not self._orders.open
 
     def _row(self) -> None:
@@ -246,6 +294,7 @@ class Control:
                 "used",
                 "dropped",
                 "pending",
+                "interrupted",
                 "updates",
                 "episodes",
             )

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
 
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
-from hpcddrl.types import Array, Step
+from hpcddrl.types import Array, State, Step
 
 EPISODES = 100  # over which returns are averaged, all ranks together
 POLL_S = 0.05  # between two looks of a rank at statuses and the order to stop
+ACCOUNT = (
+    "frames",
+    "env_steps",
+    "episodes",
+    "interrupted",
+    "predictions",
+    "produced",
+    "trained",
+    "used",
+    "dropped",
+    "pending",
+)
 REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
 
 
@@ -31,6 +43,7 @@ class Counters:
     used: float = 0.0  # of those produced: learned from at least once
     dropped: float = 0.0  # … never learned from, and gone
     pending: float = 0.0  # … not learned from yet
+    interrupted: float = 0.0  # episodes that a checkpoint or a resume cut short
     updates: float = 0.0
     return_mean: float = math.nan  # over this rank's share of the last 100 episodes
     return_count: float = 0.0
@@ -42,6 +55,22 @@ class Counters:
     _skip: int = field(default=1, repr=False)
     _window: deque[float] = field(default_factory=deque, repr=False)
     _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
+
+    _predicted_before: float = field(default=0.0, repr=False)  # in earlier segments
+
+    @property
+    def all_predictions(self) -> float:
+        """Return the predictions since the run's start, over segments."""
+        return self._predicted_before + self.predictions
+
+    def state(self) -> State:
+        """See `Stateful`: counts are of a segment, so that most begin anew; what is remembered outlasts it."""
+        return {"predictions": self.all_predictions, "window": list(self._window), "best": self.return_best}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._predicted_before, self.return_best = float(state["predictions"]), float(state["best"])
+        self._window.extend(state["window"])
 
     def vector(self) -> Array:
         """Return the public numbers, up to now, in the order of `COUNTERS`."""
@@ -69,6 +98,17 @@ class Counters:
 
 
 COUNTERS = tuple(f.name for f in fields(Counters) if not f.name.startswith("_"))
+
+
+def account(before: Mapping[str, float], counters: Array) -> dict[str, float]:
+    """Return what a job has done since its start, over segments: produced = used + dropped + pending.
+
+    Args:
+        before: the account when this segment began; empty for the first.
+        counters: [ranks, len(COUNTERS)] of this segment.
+    """
+    totals = dict(zip(COUNTERS, np.nansum(counters, axis=0).tolist(), strict=True))
+    return {name: totals[name] + (before.get(name, 0.0) if name != "pending" else 0.0) for name in ACCOUNT}
 
 
 def counters_for(skip: int, steppers: int) -> Counters:

@@ -15,7 +15,7 @@ from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import in_turn
 from hpcddrl.roles.mixing import Account, Mixer
 from hpcddrl.roles.plateau import Plateau, Returns
-from hpcddrl.types import Batch, Mixture, Opinion, Targets, Transitions, Weights
+from hpcddrl.types import Batch, Mixture, Opinion, State, Targets, Transitions, Weights
 
 # Frames of the group, those when its return levelled off, and updates since the last meeting -> 0 … 1
 Share = Callable[[float, float | None, int], float]
@@ -52,6 +52,27 @@ class EnsemblePeers:
         self._levelled, self._guard = np.nan, 1.0  # agreed on in the group
         self._scores = meetings.members.scores.copy()
         self._beta = 0.0
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {
+            "meetings": self._meetings.state(),
+            "mixer": self._mixer.state(),
+            "plateau": None if self._plateau is None else self._plateau.state(),
+            "returns": None if self._returns is None else self._returns.state(),
+            "agreed": (float(self._levelled), self._guard),
+            "scores": self._scores,
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._meetings.restore(state["meetings"])
+        self._mixer.restore(state["mixer"])
+        for part, name in ((self._plateau, "plateau"), (self._returns, "returns")):
+            if part is not None and state[name] is not None:
+                part.restore(state[name])
+        self._levelled, self._guard = state["agreed"]
+        self._scores = state["scores"].copy()
 
     def targets(self, batch: Batch | Transitions, weights: Weights) -> Targets | None:
         """See `Peers`: every n-th row, other ones each update, by the peers whose turn it is."""

@@ -41,7 +41,7 @@ class Feed(Protocol):
         """Give back what was taken."""
 
     def end(self) -> Ending:
-        """Part from whoever sends; what still comes is counted as dropped."""
+        """Part from whoever sends, at the end of a leg; what still comes is counted as dropped."""
 
 
 class Inline:
@@ -130,6 +130,9 @@ class Queue:
             for slot in ready:
                 self._drop(slot.record)
                 self._receiver.release(slot)
+            ready.clear()
+        self._arrived.clear()
+        self._turn = 0
         return Ending(((self._receiver, self._drop),))
 
     def _drop(self, record: Rollout) -> None:
@@ -227,6 +230,9 @@ class Central:
     def end(self) -> Ending:
         """See `Feed`."""
         self._control.counters.dropped += sum(a.steps for r, a in self._actors.items() if r not in self._resting)
+        for actor in self._actors.values():
+            actor.acted, actor.steps = None, 0  # it begins with a frame again
+        self._waiting, self._full, self._resting = [], [], []
         self._actions.say_last(self._actors)
         return Ending(((self._frames, self._drop),), (self._actions,))
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from hpcddrl.algorithms.algorithm import Algorithm
-from hpcddrl.comm.channel import drain
+from hpcddrl.comm.channel import drain, reopen
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
+from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.peers import Peers
 from hpcddrl.roles.publishing import Publishing
 from hpcddrl.roles.saving import Saver
@@ -29,11 +30,11 @@ class Learner:
         update: where gradients become weights.
         publisher: to actors.
         peers: the other groups.
-        saver: of checkpoints.
+        saver: of what others play.
+        legs: of the run.
         control: of this rank.
         frame_skip: environment frames in an env step.
         learners: of this group, which all take this one's steps at the same time.
-        enough: says whether so many frames end a deterministic run.
     """
 
     def __init__(
@@ -45,18 +46,32 @@ class Learner:
         publisher: Publishing,
         peers: Peers,
         saver: Saver,
+        legs: Legs,
         control: Control,
         frame_skip: int,
         learners: int,
-        enough: Callable[[float], bool],
     ) -> None:
         self._algorithm, self._gradient, self._source, self._update = algorithm, gradient, source, update
-        self._publisher, self._peers, self._saver, self._control = publisher, peers, saver, control
-        self._frame_skip, self._learners, self._enough = frame_skip, learners, enough
+        self._publisher, self._peers, self._saver, self._legs = publisher, peers, saver, legs
+        self._control, self._frame_skip, self._learners = control, frame_skip, learners
 
     def run(self, weights: Weights) -> None:
-        """Learn from ``weights`` until the run ends."""
+        """Learn from ``weights``, leg by leg, until the run ends."""
+        while True:
+            weights = self._learn(self._update.first(weights))
+            endings = self._publisher.end(), self._source.end(), self._update.end(), self._peers.end()
+            with self._control.timing(Phase.WAIT):
+                drain(*endings)
+            if not self._legs.between(weights.version, weights.frames, partial(self._save, weights)):
+                break
+            reopen(*endings)
+            weights = weights._replace(last=False)
+        self._update.close()
+
+    def _learn(self, weights: Weights) -> Weights:
+        """Learn until the leg ends; return the weights that it ends with."""
         control, counters, timing = self._control, self._control.counters, self._control.timing
+        weights = weights._replace(last=weights.last or self._legs.finished(weights.frames))
         self._publisher.put(weights)
         while not weights.last:
             batch = self._source.get(self._publisher.version)
@@ -65,7 +80,7 @@ class Learner:
                 learned = self._algorithm.gradients(batch, targets, weights)
             lags = np.maximum(0, weights.version - batch.versions)
             samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
-            stop = control.stop or self._enough(weights.frames + frames * self._learners)
+            stop = self._legs.over(weights.version + 1, weights.frames + frames * self._learners)
             try:
                 weights = self._update(weights, self._gradient, frames, samples, learned.metrics["loss"], stop)
             except RunError:
@@ -77,8 +92,8 @@ class Learner:
             counters.trained += samples
             counters.updates = weights.version
             control.learned(learned.metrics | self._update.metrics, lags)
-            self._saver.save_when_due(weights, self._update.optimizer_state)
             control.tick()
+        return weights
+
+    def _save(self, weights: Weights) -> None:
         self._saver.save(weights, self._update.optimizer_state())
-        with timing(Phase.WAIT):
-            drain(self._publisher.end(), self._source.end(), self._update.end(), self._peers.end())

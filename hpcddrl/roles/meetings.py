@@ -16,7 +16,7 @@ from hpcddrl.config import Averaging, Ensemble, Population
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.members import NONE, Members
-from hpcddrl.types import Array, Tuning, Weights
+from hpcddrl.types import Array, State, Tuning, Weights
 
 
 class Meetings:
@@ -62,6 +62,15 @@ class Meetings:
     def since(self) -> int:
         """Return the updates since the last meeting."""
         return self.version % self._config.exchange_every
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"members": self.members.state(), "shared": self._shared, "version": self.version}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self.members.restore(state["members"])
+        self._shared, self.version = state["shared"].copy(), int(state["version"])
 
     def due(self, weights: Weights) -> bool:
         """Say whether groups meet now; if not, let peers send again."""

@@ -11,7 +11,7 @@ from hpcddrl.comm.exchange import Arrived
 from hpcddrl.networks.flat import architecture, bind, size
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.roles.peers import opinion
-from hpcddrl.types import Array, Batch, Opinion, Transitions
+from hpcddrl.types import Array, Batch, Opinion, State, Transitions
 
 NONE = -1  # the version of a group of which nothing is known
 
@@ -39,6 +39,18 @@ class Members:
         self.came = np.full(len(networks), NONE, np.int64)  # this group's own version when they came
         self.scores = np.full(len(networks), np.nan)  # their mean returns
         self.tunings = np.ones((len(networks), 2))  # their hyper-parameters, see `types.Tuning`
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        known = {group: self._weights[group] for group in self.known}
+        return {"weights": known, **{name: getattr(self, name) for name in ("versions", "came", "scores", "tunings")}}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        for group, values in state["weights"].items():
+            self.buffer(group)[:] = values.numpy()
+        for name in ("versions", "came", "scores", "tunings"):
+            getattr(self, name)[:] = state[name]
 
     @property
     def known(self) -> list[int]:

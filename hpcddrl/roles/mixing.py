@@ -11,7 +11,7 @@ from torch import Tensor
 from hpcddrl.rl.diversity import between_others, pairwise_disagreement, pairwise_divergence
 from hpcddrl.rl.ensemble import Moments, no_moments, updated_moments
 from hpcddrl.rl.policies import Policy
-from hpcddrl.types import Array, Mixture, Opinion
+from hpcddrl.types import Array, Mixture, Opinion, State
 
 DECAY = 0.99  # of the moments, a batch
 Weigh = Callable[[Tensor, Moments, Tensor], Tensor]  # the members' values [members, ...], moments, scores -> weights c
@@ -26,6 +26,16 @@ class Account:
         self.kl = np.nan  # KL(ensemble ‖ this group's policy)
         self.from_own = np.full(groups, np.nan)  # KL(its policy ‖ this group's)
         self.differs = np.full(groups, np.nan)  # share of states where it would act differently
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {name.removeprefix("_"): value for name, value in vars(self).items()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        for name in list(vars(self)):
+            value = state[name.removeprefix("_")]
+            setattr(self, name, value.copy() if isinstance(value, np.ndarray) else value)
 
     @property
     def weights(self) -> Array:
@@ -68,6 +78,21 @@ class Mixer:
         self._agreed = self._seen = no_moments(groups)
         self._scores = torch.full((groups,), torch.nan)
         self.account = Account(groups)
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {
+            "agreed": tuple(self._agreed),
+            "seen": tuple(self._seen),
+            "scores": self._scores,
+            "account": self.account.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._agreed, self._seen = (Moments(*(x.clone() for x in state[name])) for name in ("agreed", "seen"))
+        self._scores = state["scores"].clone()
+        self.account.restore(state["account"])
 
     @torch.no_grad()
     def mix(self, groups: Sequence[int], opinions: Sequence[Opinion], own: Opinion) -> Mixture:

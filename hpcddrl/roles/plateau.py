@@ -6,15 +6,14 @@ import numpy as np
 
 from hpcddrl.config import PlateauBeta
 from hpcddrl.rl.ensemble import plateaued
-from hpcddrl.types import Batch
+from hpcddrl.types import Batch, State
 
 
 class Returns:
     """The mean returns of one span of frames after the other, from the batches of a learner.
 
     A learner sees no whole episodes, but it sees every reward and every reset: over a window, rewards divided by resets
-    are the mean return, as it is learned from. A window without a reset goes on into the next. A resumed run begins
-    anew.
+    are the mean return, as it is learned from. A window without a reset goes on into the next.
 
     Args:
         window_frames: trained frames of the group in each.
@@ -25,6 +24,15 @@ class Returns:
         self._rewards = self._resets = 0.0
         self._opened: float | None = None
         self.means: list[float] = []  # oldest first
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"rewards": self._rewards, "resets": self._resets, "opened": self._opened, "means": self.means}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._rewards, self._resets, self._opened = state["rewards"], state["resets"], state["opened"]
+        self.means = list(state["means"])
 
     @property
     def newest(self) -> float:
@@ -55,6 +63,15 @@ class Plateau:
     def __init__(self, config: PlateauBeta) -> None:
         self._config, self._returns = config, Returns(config.window_frames)
         self.frames: float | None = None  # of the group when the plateau was found
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"returns": self._returns.state(), "frames": self.frames}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._returns.restore(state["returns"])
+        self.frames = state["frames"]
 
     def see(self, batch: Batch, frames: float) -> None:
         """Count a batch that comes after so many of the group's frames."""

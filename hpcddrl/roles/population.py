@@ -14,7 +14,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import NONE
 from hpcddrl.roles.plateau import Returns
-from hpcddrl.types import Batch, Tuning, Weights
+from hpcddrl.types import Batch, State, Tuning, Weights
 
 
 class PopulationPeers:
@@ -34,6 +34,17 @@ class PopulationPeers:
     def __init__(self, config: Population, meetings: Meetings, tuning: Tuning, seed: int, control: Control) -> None:
         self._config, self._meetings, self._tuning, self._seed = config, meetings, tuning, seed
         self._control, self._returns = control, Returns(config.window_frames)
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        tuning = (self._tuning.learning_rate, self._tuning.entropy)
+        return {"meetings": self._meetings.state(), "returns": self._returns.state(), "tuning": tuning}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._meetings.restore(state["meetings"])
+        self._returns.restore(state["returns"])
+        self._tuning.learning_rate, self._tuning.entropy = state["tuning"]
 
     def targets(self, batch: Batch, weights: Weights) -> None:
         """See `Peers`: nothing is said of batches; their returns are counted."""

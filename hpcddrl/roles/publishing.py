@@ -174,6 +174,7 @@ class Publisher:
         self._packing.end()
         for slot in self._kept.values():
             self._sender.release(slot)
+        self._kept, self._asked = {}, {}
         if self._actors:
             self._sender.say_last(self._actors)
         return Ending(((self._requests, ignore),), (self._sender,))
@@ -236,6 +237,7 @@ class Inbox:
         return bool(arrived)
 
     def end(self) -> Ending:
-        """Part from the learner; return what is still to come."""
+        """Part from the learner at the end of a leg; return what is still to come."""
+        self.last = False
         self._requests.say_last([self._learner])
         return Ending(((self._weights, ignore),), (self._requests,))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain, ignore, reopen
 from hpcddrl.comm.messages import ErrorsMessage, Layout, SampleMessage, errors_layout, sample_layout
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
 from hpcddrl.replay.replay import Replay, Sample
 from hpcddrl.roles.control import Control
+from hpcddrl.roles.legs import Legs
+from hpcddrl.roles.pacing import Account, Pace
 from hpcddrl.roles.rollouts import transitions
-from hpcddrl.roles.sources import Pace
-from hpcddrl.types import EnvSpec, Rollout
+from hpcddrl.types import EnvSpec, Rollout, State
 
 
 class ReplayRank:
@@ -29,6 +30,7 @@ class ReplayRank:
         spec: the environments'.
         num_envs: B of a rollout.
         layout: of a rollout.
+        legs: of the run.
         control: of this rank.
         traffic: where messages are counted.
     """
@@ -44,10 +46,12 @@ class ReplayRank:
         spec: EnvSpec,
         num_envs: int,
         layout: Layout[Rollout],
+        legs: Legs,
         control: Control,
         traffic: Traffic,
     ) -> None:
-        self._replay, self._beta, self._batch_size, self._control = replay, beta, config.batch_size, control
+        self._replay, self._beta, self._batch_size = replay, beta, config.batch_size
+        self._legs, self._control = legs, control
         self._first_stream = {rank: number * num_envs for number, rank in enumerate(actors)}
         self._rollouts = Receiver(world, actors, Tag.ROLLOUT, layout, slots=2)
         self._errors = Receiver(world, learners, Tag.ERRORS, errors_layout(config.batch_size), slots=2)
@@ -57,10 +61,34 @@ class ReplayRank:
             rank: Sender(world, Tag.SAMPLE, layout_out, 1, traffic) for rank in learners
         }
         self._steps = dict.fromkeys(learners, 0)  # that came since the last sample for each
-        self._pace = Pace(config)
+        self._pace, self._count = Pace(config), Account(replay, control.counters)
+
+    def state(self) -> State:
+        """See `Stateful`: what is held, and how far learning may follow what was gathered."""
+        return {"replay": self._replay.state(), "pace": self._pace.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._replay.restore(state["replay"])
+        self._pace.restore(state["pace"])
+        self._count()
 
     def run(self) -> None:
-        """Serve until every learner has said its last."""
+        """Serve, leg by leg, until the run ends."""
+        ending = Ending(((self._rollouts, self._drop), (self._errors, ignore)), tuple(self._samples.values()))
+        while True:
+            self._serve()
+            with self._control.timing(Phase.WAIT):
+                for rank, sender in self._samples.items():
+                    sender.say_last([rank])
+                drain(ending)
+            self._count()
+            if not self._legs.between():
+                break
+            reopen(ending)
+
+    def _serve(self) -> None:
+        """Serve until every learner has said its last of the leg."""
         control, timing = self._control, self._control.timing
         backoff = Backoff(longest_s=1e-3)
         while self._errors.open:
@@ -72,10 +100,6 @@ class ReplayRank:
                     backoff.pause()
             self._count()
             control.tick()
-        with timing(Phase.WAIT):
-            for rank, sender in self._samples.items():
-                sender.say_last([rank])
-            drain(Ending(((self._rollouts, self._drop),), tuple(self._samples.values())))
 
     def _take_rollouts(self) -> bool:
         arrived = self._rollouts.poll()
@@ -121,10 +145,6 @@ class ReplayRank:
             self._pace.drawn(self._batch_size)
             sent = True
         return sent
-
-    def _count(self) -> None:
-        counters, replay = self._control.counters, self._replay
-        counters.used, counters.dropped, counters.pending = replay.used, replay.dropped, replay.pending
 
     def _drop(self, record: Rollout) -> None:
         if not record.last[0]:

@@ -78,6 +78,12 @@ class Collector:
         self._writer = RolloutWriter(envs.spec, envs.num_envs)
         self._started = False
 
+    def restart(self, seeds: Sequence[int]) -> None:
+        """Begin new episodes, from these seeds, with the next rollout."""
+        self._envs.reseed(seeds)
+        self._writer = RolloutWriter(self._envs.spec, self._envs.num_envs)
+        self._started = False
+
     def collect(self, out: Rollout, version: int, before_step: Callable[[int], None] = lambda t: None) -> None:
         """Fill ``out`` with T steps, calling ``before_step(t)`` before each."""
         timing, writer = self._timing, self._writer

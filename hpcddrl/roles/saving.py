@@ -1,10 +1,8 @@
-"""Writing checkpoints when they are due."""
+"""Writing what others play: each owner's network, with its optimizer, at the end of each leg."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +35,6 @@ class Saver:
         number, shards = shard
         self._owned = slices(size(network), shards)[number]
         self._config, self._logging = json.dumps(dump(config)), config.logging
-        self._due = time.monotonic() + config.logging.checkpoint_interval_s
-
-    def save_when_due(self, weights: Weights, optimizer_state: Callable[[], dict[str, Any] | None]) -> None:
-        """Save if the interval has passed."""
-        if time.monotonic() >= self._due:
-            self.save(weights, optimizer_state())
-            self._due = time.monotonic() + self._logging.checkpoint_interval_s
 
     def save(self, weights: Weights, optimizer_state: dict[str, Any] | None) -> None:
         """Save now."""

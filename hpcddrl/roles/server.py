@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore, reopen
 from hpcddrl.comm.messages import GradientMessage, gradient_layout, weights_layout
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.applying import Applying, Order
 from hpcddrl.roles.control import Control
+from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.waiting import Waiting
 from hpcddrl.types import Weights
@@ -28,9 +30,9 @@ class Server:
         order: which gradients are applied next.
         applying: how they become weights.
         optimizer_state: for checkpoints.
-        saver: of checkpoints.
+        saver: of what others play.
+        legs: of the run.
         control: of this rank.
-        enough: says whether so many trained frames end a deterministic run.
         traffic: where messages are counted.
     """
 
@@ -43,19 +45,31 @@ class Server:
         applying: Applying,
         optimizer_state: Callable[[], dict[str, Any]],
         saver: Saver,
+        legs: Legs,
         control: Control,
-        enough: Callable[[float], bool],
         traffic: Traffic,
     ) -> None:
-        self._sending, self._untold = list(learners), set(learners)
+        self._learners, self._sending, self._untold = list(learners), list[int](), set[int]()
         self._order, self._applying, self._optimizer_state = order, applying, optimizer_state
-        self._saver, self._control, self._enough = saver, control, enough
+        self._saver, self._legs, self._control = saver, legs, control
         self._gradients = Receiver(world, learners, Tag.GRADIENT, gradient_layout(parameters), slots=1)
         self._weights = Sender(world, Tag.WEIGHTS, weights_layout(parameters), 2 * len(learners), traffic)
 
     def run(self, weights: Weights) -> None:
-        """Serve from ``weights``, this shard's, until every learner has sent its last record."""
+        """Serve from ``weights``, this shard's, leg by leg, until the run ends."""
+        while True:
+            weights = self._lead(weights._replace(last=self._legs.finished(weights.frames)))
+            ending = Ending(((self._gradients, ignore),), (self._weights,))
+            with self._control.timing(Phase.WAIT):
+                drain(ending)
+            if not self._legs.between(weights.version, weights.frames, partial(self._save, weights)):
+                break
+            reopen(ending)
+
+    def _lead(self, weights: Weights) -> Weights:
+        """Serve until every learner has sent its last record of the leg; return the weights that it ends with."""
         control, timing = self._control, self._control.timing
+        self._sending, self._untold = list(self._learners), set(self._learners)
         for learner in self._sending:
             self._answer(weights, learner, refused=False)
         early: dict[int, Slot[GradientMessage]] = {}
@@ -71,12 +85,12 @@ class Server:
             pause.reset()
             for learners in ready:
                 weights = self._serve(weights, [early.pop(learner) for learner in learners])
-            self._saver.save_when_due(weights, self._optimizer_state)
             control.tick()
         self._weights.say_last(self._untold)
+        return weights
+
+    def _save(self, weights: Weights) -> None:
         self._saver.save(weights, self._optimizer_state())
-        with timing(Phase.WAIT):
-            drain(Ending(((self._gradients, ignore),), (self._weights,)))
 
     def _serve(self, weights: Weights, slots: list[Slot[GradientMessage]]) -> Weights:
         """Make one update of these gradients and answer their senders; those who said their last are through."""
@@ -84,7 +98,7 @@ class Server:
         refused = False
         if gradients:
             weights, refused = self._applying(weights, gradients)
-            weights = weights._replace(last=weights.last or self._control.stop or self._enough(weights.frames))
+            weights = weights._replace(last=weights.last or self._legs.over(weights.version, weights.frames))
             self._control.counters.updates = weights.version
         for slot in slots:
             self._sending.remove(slot.source)

@@ -15,9 +15,10 @@ from hpcddrl.logs.timing import Phase
 from hpcddrl.replay.replay import Replay, Sample
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
+from hpcddrl.roles.pacing import Account, Pace
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.waiting import Waiting
-from hpcddrl.types import Array, Batch, EnvSpec, Output, Transitions
+from hpcddrl.types import Array, Batch, EnvSpec, Output, State, Transitions
 
 
 class Source(Protocol):
@@ -30,7 +31,7 @@ class Source(Protocol):
         """Say what became of the last batch: its temporal differences [N], and whether its gradient was applied."""
 
     def end(self) -> Ending:
-        """Part from whoever sends; what still comes is counted as dropped."""
+        """Part from whoever sends, at the end of a leg; what still comes is counted as dropped."""
 
 
 class Fresh:
@@ -113,8 +114,17 @@ class Passes:
             self._fresh.feedback(errors, learned)
 
     def end(self) -> Ending:
-        """See `Source`."""
+        """See `Source`: what a batch has not been through yet is left out."""
+        self._left = []
         return self._fresh.end()
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"generator": self._generator.bit_generator.state}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._generator.bit_generator.state = state["generator"]
 
 
 def columns(batch: Batch, chosen: Array) -> Batch:
@@ -152,7 +162,7 @@ class Replayed:
     ) -> None:
         self._feed, self._replay, self._beta, self._config, self._num_envs = feed, replay, beta, config, num_envs
         self._control = control
-        self._pace = Pace(config)
+        self._pace, self._count = Pace(config), Account(replay, control.counters)
         self._sample: Sample | None = None  # made with the first, then written anew
 
     def get(self, version: int) -> Transitions:
@@ -192,9 +202,15 @@ class Replayed:
         self._count()
         return steps
 
-    def _count(self) -> None:
-        counters, replay = self._control.counters, self._replay
-        counters.used, counters.dropped, counters.pending = replay.used, replay.dropped, replay.pending
+    def state(self) -> State:
+        """See `Stateful`: what is held, and how far learning may follow what was gathered."""
+        return {"replay": self._replay.state(), "pace": self._pace.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._replay.restore(state["replay"])
+        self._pace.restore(state["pace"])
+        self._count()
 
 
 def _transitions(drawn: Sample | SampleMessage, steps: int) -> Transitions:
@@ -204,27 +220,6 @@ def _transitions(drawn: Sample | SampleMessage, steps: int) -> Transitions:
     )
     reward, discount, weight = (torch.from_numpy(x) for x in (drawn.reward, drawn.discount, drawn.weight))
     return Transitions(observation, after, action, reward, discount, weight, drawn.version.copy(), steps)
-
-
-class Pace:
-    """Says whether more may be learned from a replay now, so that it follows what is gathered."""
-
-    def __init__(self, config: ReplayConfig) -> None:
-        self._config = config
-        self._allowed = 0.0  # transitions that may be drawn now
-
-    def gathered(self, replay: Replay, steps: int) -> None:
-        """Note that so many env steps came."""
-        if replay.inserted >= self._config.learning_starts:
-            self._allowed += steps * self._config.replay_ratio
-
-    def may_draw(self, replay: Replay) -> bool:
-        """Say whether a batch may be drawn."""
-        return self._allowed >= self._config.batch_size and len(replay) > 0
-
-    def drawn(self, transitions: int) -> None:
-        """Note that so many were."""
-        self._allowed -= transitions
 
 
 class RemoteReplay:
@@ -287,5 +282,6 @@ class RemoteReplay:
         """See `Source`."""
         for slot in self._arrived:
             self._samples.release(slot)
+        self._arrived = []
         self._errors.say_last(self._replays)
         return Ending(((self._samples, ignore),), (self._errors,))

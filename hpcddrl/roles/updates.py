@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Metrics, RunError, Tuning, Weights
+from hpcddrl.types import Metrics, RunError, State, Tuning, Weights
 
 
 class Update(Protocol):
@@ -47,11 +48,17 @@ class Update(Protocol):
             RunError: the gradient is not finite. The weights are still the last good ones.
         """
 
+    def first(self, weights: Weights) -> Weights:
+        """Return the weights that a leg begins with; they may have to come from another rank."""
+
     def optimizer_state(self) -> dict[str, Any] | None:
         """Return the optimizer's state, or None where another rank holds it."""
 
     def end(self) -> Ending:
-        """End what it shares with other ranks; return what is still to come."""
+        """Part from other ranks at the end of a leg; return what is still to come."""
+
+    def close(self) -> None:
+        """Let go of what it holds, at the end of the run. Collective over ``learners``."""
 
 
 def learning_rate(optimization: Optimization, frames: float, budget_frames: float | None, learners: int) -> float:
@@ -111,6 +118,18 @@ class OptimizerStep:
             case AdaGrad():
                 self.optimizer = torch.optim.Adagrad([self._parameter], rate, eps=method.epsilon)
 
+    def state(self) -> State:
+        """See `Stateful`: the parameters too."""
+        parameters, optimizer = self._parameter.detach(), self.optimizer.state_dict()
+        return {"parameters": parameters, "optimizer": optimizer, "frames": self.frames}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        with torch.no_grad():
+            self._parameter.copy_(state["parameters"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors that it is given
+        self.frames = float(state["frames"])
+
     def __call__(self, gradient: Tensor, frames: int) -> float:
         """Take one step; return the learning rate it was taken with."""
         rate = learning_rate(self._optimization, self.frames, self._budget_frames, self._learners)
@@ -164,6 +183,10 @@ class LocalUpdate:
         self.metrics = {"grad_norm": norm, "learning_rate": rate}
         return Weights(weights.version + 1, weights.flat, weights.frames + frames, last=stop)
 
+    def first(self, weights: Weights) -> Weights:
+        """See `Update`: those at hand."""
+        return weights
+
     def optimizer_state(self) -> dict[str, Any]:
         """See `Update`."""
         return self._step.optimizer.state_dict()
@@ -171,6 +194,9 @@ class LocalUpdate:
     def end(self) -> Ending:
         """See `Update`: nothing is shared."""
         return Ending()
+
+    def close(self) -> None:
+        """See `Update`: nothing is held."""
 
 
 class AllReduceUpdate:
@@ -203,14 +229,21 @@ class AllReduceUpdate:
         all_frames = round(float(gradient[-2]) * self._learners)
         return self._local(weights, gradient, all_frames, samples, loss, bool(gradient[-1] > 0))
 
+    def first(self, weights: Weights) -> Weights:
+        """See `Update`: all learners have the same at hand."""
+        return weights
+
     def optimizer_state(self) -> dict[str, Any]:
         """See `Update`."""
         return self._local.optimizer_state()
 
     def end(self) -> Ending:
+        """See `Update`: no message is ever on its way between two updates."""
+        return Ending()
+
+    def close(self) -> None:
         """See `Update`."""
         self._averaging.close()
-        return Ending()
 
 
 class Shard(NamedTuple):
@@ -266,7 +299,7 @@ class ServerUpdate:
         self.refused = False
 
     def first(self, weights: Weights) -> Weights:
-        """Wait for the shards' first weights."""
+        """See `Update`: wait for the shards' first weights."""
         return self._pull(weights, range(len(self._shards)))
 
     def __call__(
@@ -292,6 +325,9 @@ class ServerUpdate:
         for shard in self._shards:
             shard.gradients.say_last([shard.rank])
         return Ending(tuple((s.weights, ignore) for s in self._shards), tuple(s.gradients for s in self._shards))
+
+    def close(self) -> None:
+        """See `Update`: nothing is held."""
 
     def _push(self, number: int, gradient: Tensor, frames: int, samples: int, loss: float) -> None:
         shard = self._shards[number]

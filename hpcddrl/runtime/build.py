@@ -25,7 +25,6 @@ from hpcddrl.config import (
     Uniform,
 )
 from hpcddrl.envs.make import goal_outcome
-from hpcddrl.logs import checkpoint
 from hpcddrl.networks.flat import flatten
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
@@ -55,8 +54,17 @@ from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, S
 from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
-from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
-from hpcddrl.types import Weights
+from hpcddrl.runtime.rank import (
+    Rank,
+    acting,
+    begins_anew,
+    environments,
+    legs_of,
+    network_of,
+    saver_of,
+    with_precision,
+)
+from hpcddrl.types import Stateful, Weights
 
 
 def build(rank: Rank) -> Callable[[], None]:
@@ -67,7 +75,7 @@ def build(rank: Rank) -> Callable[[], None]:
         case Role.REPLAY:
             return _replay(rank)
         case Role.ACTOR if isinstance(rank.config.acting, CentralActing):
-            return RemoteActor(environments(rank), rank.comms.world, rank.learners[0], rank.control, rank.traffic).run
+            return _remote_actor(rank)
         case Role.ACTOR:
             return _actor(rank)
         case Role.LEARNER:
@@ -90,7 +98,10 @@ def _server(rank: Rank) -> Callable[[], None]:
     else:
         step, order = _optimizer_step(rank, own, learners=1), in_turn if rank.config.deterministic else as_they_come
         asked = number == 0  # the others do as the first shard decided
-        admission = Admission(update.max_staleness if asked else None, update.max_loss_deviations if asked else None)
+        admission = rank.remember(
+            "admission",
+            Admission(update.max_staleness if asked else None, update.max_loss_deviations if asked else None),
+        )
         applying = OneByOne(step, admission, _compensation(rank, update, learners, len(own)), rank.control)
     server = Server(
         rank.comms.world,
@@ -100,8 +111,8 @@ def _server(rank: Rank) -> Callable[[], None]:
         applying,
         step.optimizer.state_dict,
         saver_of(rank, network),
+        legs_of(rank, _enough(rank, shares=1)),
         rank.control,
-        _enough(rank, shares=1),
         rank.traffic,
     )
     weights = _start(rank, own, step)
@@ -117,7 +128,7 @@ def _compensation(
         case ConstantCompensation(strength=constant):
             compensation = DelayCompensation(learners, parameters, lambda gradient: constant)
         case AdaptiveCompensation(strength=start, decay=decay, epsilon=epsilon):
-            adaptive = AdaptiveStrength(start, decay, epsilon, parameters)
+            adaptive = rank.remember("compensation", AdaptiveStrength(start, decay, epsilon, parameters))
             compensation = DelayCompensation(learners, parameters, adaptive)
     rank.lines.append(
         f"delay compensation keeps {len(learners)} copies of this shard's {parameters:,} weights, "
@@ -130,7 +141,7 @@ def _replay(rank: Rank) -> Callable[[], None]:
     config, number = rank.config, rank.place.number
     assert isinstance(config.experience, Replay)
     actors = dealt(rank.actors, number, len(rank.replays))
-    return ReplayRank(
+    made = ReplayRank(
         rank.comms.world,
         actors,
         rank.learners,
@@ -140,36 +151,52 @@ def _replay(rank: Rank) -> Callable[[], None]:
         rank.spec,
         config.env.num_envs,
         rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs),
+        legs_of(rank, None),
         rank.control,
         rank.traffic,
-    ).run
+    )
+    rank.remember("replay", made)
+    return made.run
+
+
+def _remote_actor(rank: Rank) -> Callable[[], None]:
+    envs = environments(rank)
+    actor = RemoteActor(envs, rank.comms.world, rank.learners[0], legs_of(rank, None), rank.control, rank.traffic)
+    begins_anew(rank, envs, actor.restart)
+    return actor.run
 
 
 def _actor(rank: Rank) -> Callable[[], None]:
     config, world, number = rank.config, rank.comms.world, rank.place.number
     network, nbytes, unpack = what_acts(rank)
-    collector = Collector(
-        environments(rank), acting(rank, network, world.rank), rank.control.timing, rank.control.counters
-    )
+    act = rank.remember("policy", acting(rank, network, world.rank))
+    collector = _collector(rank, act)
     asked = rank.learners[number % len(rank.learners)]
     receivers = rank.replays or rank.learners
     if isinstance(config.experience, Replay):  # it joins an environment's rollouts, so all must come to one place
         receivers = [receivers[number % len(receivers)]]
-    saved = saved_of(rank)
     return Actor(
         collector,
         Inbox(world, asked, nbytes, unpack, config.deterministic, rank.traffic),
+        asked,
         world,
         receivers,
         (number, len(rank.actors)),
-        0 if saved is None else saved.version,
         rollouts_per_batch(config, len(rank.actors)),
         config.deterministic,
         config.algorithm.unroll_length,
         rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs),
+        legs_of(rank, None),
         rank.control,
         rank.traffic,
     ).run
+
+
+def _collector(rank: Rank, act: LocalPolicy) -> Collector:
+    envs = environments(rank)
+    collector = Collector(envs, act, rank.control.timing, rank.control.counters)
+    begins_anew(rank, envs, collector.restart)
+    return collector
 
 
 def _learner(rank: Rank) -> Callable[[], None]:
@@ -188,21 +215,27 @@ def _learner(rank: Rank) -> Callable[[], None]:
     if not acts_here(rank):
         answers, timing = dealt(actors, number, len(learners)), rank.control.timing
         publisher = Publisher(world, answers, packing, config.deterministic, timing, rank.traffic)
-    learner = Learner(
+    algorithm, peers = (
         algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
+        peers_of(rank, group, network),
+    )
+    for name, part in (("algorithm", algorithm), ("peers", peers)):
+        if isinstance(part, Stateful):
+            rank.remember(name, part)
+    learner = Learner(
+        algorithm,
         flat.buffer,
         _source(rank, answer, publisher),
         update,
         publisher,
-        peers_of(rank, group, network),
+        peers,
         saver_of(rank, network),
+        legs_of(rank, None if step is None else _enough(rank, shares=config.topology.groups or 1)),
         rank.control,
         rank.spec.frame_skip,
         len(learners),
-        _enough(rank, shares=config.topology.groups or 1) if step is not None else lambda frames: False,
     )
-    start = update.first if isinstance(update, ServerUpdate) else lambda w: w
-    return lambda: learner.run(start(weights))
+    return lambda: learner.run(weights)
 
 
 def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
@@ -229,11 +262,12 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source
             rank.comms.world, rank.replays, rank.spec, size, publisher.serve, control, rank.traffic
         )
     keeps = isinstance(config.acting, CentralActing) and config.acting.reuse_forward
-    act = acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps)
+    act = rank.remember("policy", acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps))
     feed = _feed(rank, act, publisher)
     if isinstance(config.experience, Replay):
         memory = _memory(rank, feed.sources, config.experience)
-        return sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control)
+        made = sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control)
+        return rank.remember("replay", made)
     assert isinstance(config.algorithm, ActorCriticConfig)
     rollouts = most_rollouts(config, len(rank.actors))
     batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts)
@@ -241,7 +275,7 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source
     if isinstance(config.algorithm.surrogate, ClippedSurrogate):
         surrogate = config.algorithm.surrogate
         seed = config.seed * 1000 + rank.comms.world.rank
-        return sources.Passes(fresh, surrogate.epochs, surrogate.minibatches, seed, control)
+        return rank.remember("passes", sources.Passes(fresh, surrogate.epochs, surrogate.minibatches, seed, control))
     return fresh
 
 
@@ -250,7 +284,7 @@ def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing) -> Feed:
     layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
     rollouts = rollouts_per_batch(config, len(actors))
     if not actors:
-        return Inline(Collector(environments(rank), act, control.timing, control.counters), layout, control)
+        return Inline(_collector(rank, act), layout, control)
     match config.acting:
         case CentralActing(minimum=wanted):
             minimum = len(actors) if wanted == "all" else min(wanted, len(actors))
@@ -314,16 +348,15 @@ def _beta(config: Replay) -> float:
 
 
 def _start(rank: Rank, values: torch.Tensor, step: OptimizerStep | None) -> Weights:
-    """Return the weights to start from, restored from the newest checkpoint on a resume (or by a server, later)."""
-    saved = saved_of(rank)
-    if saved is None:
-        return Weights(0, values)
+    """Return the weights to start from: those that were saved, if the run is resumed; a server's come later."""
     if step is not None:
-        values.copy_(checkpoint.vector(saved))
-        step.optimizer.load_state_dict(saved.optimizer)
-        step.frames = saved.frames
-    rank.lines.append(f"resumed {rank.origin} from version {saved.version}, {saved.frames:,} frames")
-    return Weights(saved.version, values, float(saved.frames))
+        rank.remember("optimizer", step)
+    if rank.saved is None:
+        return Weights(0, values)
+    version, frames = int(rank.saved["weights"]["version"]), float(rank.saved["weights"]["frames"])
+    if step is not None:
+        rank.lines.append(f"resumed {rank.owner} from version {version}, {int(frames):,} frames")
+    return Weights(version, values, frames)
 
 
 def _enough(rank: Rank, shares: int) -> Callable[[float], bool]:

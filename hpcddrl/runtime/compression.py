@@ -131,8 +131,11 @@ def _tried(rank: Rank, auto: Auto) -> Pick:
     group = rank.place.group
     assert group is not None
     network = network_of(rank, group)
-    if rank.resumed:
-        network.load_state_dict(checkpoint.newest_of_all(rank.run.checkpoints(""))[rank.origin].network)
+    if rank.saved is not None:
+        played = checkpoint.newest_of_all(rank.run.checkpoints(""))
+        owner = "server-0000" if rank.config.topology.servers else rank.owner
+        if owner in played:  # a group that was added has none
+            network.load_state_dict(played[owner].network)
     blueprint = blueprint_of(rank.config, rank.spec, rank.config.seed * 1000 + group)
     together = answered_at_once(rank.config, len(rank.actors))
     return pick(auto, blueprint, network, _first_observations(rank, network)[: states_of(auto)], together)

@@ -6,6 +6,7 @@ itself would fill logs with escape codes.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from pathlib import Path
@@ -38,15 +39,17 @@ class Display:
         self._history: deque[tuple[float, float, float, float]] = deque()
 
     def say(self, line: str) -> None:
-        """Print a line."""
+        """Print a line; also where the disk has no room for it."""
         if self._file is not None:
-            self._file.write(line + "\n")
+            with contextlib.suppress(OSError):
+                self._file.write(line + "\n")
             self._console.print(line, markup=False)
 
     def close(self) -> None:
         """Close `run.log`."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what was not written then is not now
+                self._file.close()
 
     def show(self, view: View) -> None:
         """Print where the run stands, in the manner of GA3C."""

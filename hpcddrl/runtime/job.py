@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,19 +21,21 @@ from hpcddrl.comm.placement import Place, place, split
 from hpcddrl.comm.tracing import TracedComm
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.config import AllReduce, Config
-from hpcddrl.logs import checkpoint
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import peak_resident_bytes
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.control import Control, Monitor
-from hpcddrl.roles.counters import View, counters_for, steppers
+from hpcddrl.roles.counters import View, account, counters_for, steppers
+from hpcddrl.roles.legs import Files
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
+from hpcddrl.runtime.restoring import Resumed, refitted
+from hpcddrl.runtime.restoring import resume as restore
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.runtime.tracing import Trace
 from hpcddrl.settings import group_config
@@ -53,26 +56,36 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     world = MPI.COMM_WORLD
     signals = Signals()
     abort_on_exception(world.rank, None)
-    config, spec = agree(world, lambda: _checked(config, world.size))
+    config, spec = agree(world, lambda: _checked(config, world.size, resume))
     places = place(config.topology)
     me = places[world.rank]
     abort_on_exception(world.rank, me)
     own = config if me.group is None else group_config(config, me.group)
     require_memory(world, socket.gethostname(), replay_bytes_of(own, spec, places, world.rank))
-    path, segment, frames_before = agree(world, lambda: _directory(world, config, out, resume))
+    found = Resumed()
+    if resume:
+        assert out is not None
+        found = agree(world, lambda: restore(world, RunDirectory(out).restart, config, places))
+    path, segment = agree(world, lambda: _directory(world, config, out, resume))
+    frames_before = found.start.account.get("frames", 0.0)
+    run = RunDirectory(path)
     with fatal_errors():
         hosts = world.allgather(socket.gethostname())
         display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
         display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
         display.say(_budget_line(config, frames_before))
         display.placement(places, hosts)
+        for line in found.lines:
+            display.say(line)
         trace = Trace(config.logging, world, places, hosts) if config.logging.trace else None
-        rank, monitor = _rank(
-            world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display.show, signals, trace
-        )
-        rank = replace(rank, frames_before=frames_before, resumed=resume, threads=use_threads(rank, hosts))
+        files = Files(run.restart, _nodes(hosts), config.logging.keep_checkpoints)
+        rank, monitor = _rank(world, (config, own), spec, places, run, segment, found, files, display, signals, trace)
+        rank = replace(rank, threads=use_threads(rank, hosts))
+        rank.remember("counters", rank.control.counters)
         rank = with_choice(rank)
         loop = build(rank)
+        if rank.saved is not None:
+            rank.saved.clear()  # the parts have it; files that are no longer looked at take no memory
         for line in _said_once(world, me, rank.lines):
             display.say(line)
         loop()
@@ -94,8 +107,9 @@ def _rank(
     places: tuple[Place, ...],
     run: RunDirectory,
     segment: int,
-    frames_before: float,
-    show: Callable[[View], None],
+    found: Resumed,
+    files: Files,
+    display: Display,
     signals: Signals,
     trace: Trace | None,
 ) -> tuple[Rank, Monitor | None]:
@@ -105,6 +119,7 @@ def _rank(
     """
     job, config = configs
     me, traffic, timing = places[world.rank], Traffic(), Timing(trace.recorder.span if trace is not None else None)
+    frames_before = found.start.account.get("frames", 0.0)
     counters = counters_for(spec.frame_skip, len(steppers(places)))
     group = -1 if me.group is None else me.group
     attributes = rank_attributes(
@@ -122,11 +137,32 @@ def _rank(
         comms = comms._replace(world=TracedComm(comms.world, trace.recorder))
     monitor = None
     if world.rank == 0:
-        monitor = Monitor(comms.world, places, config.budget, config.deterministic, frames_before, show, traffic)
+        rest_every_s = config.logging.checkpoint_interval_s
+        monitor = Monitor(
+            comms.world,
+            places,
+            config.budget,
+            config.deterministic,
+            frames_before,
+            rest_every_s,
+            display.show,
+            traffic,
+        )
     interval_s = config.logging.interval_s
     control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, traffic)
     rank = Rank(
-        config=config, job=job, spec=spec, comms=comms, places=places, control=control, traffic=traffic, run=run
+        config=config,
+        job=job,
+        spec=spec,
+        comms=comms,
+        places=places,
+        control=control,
+        traffic=traffic,
+        run=run,
+        files=files,
+        say=display.say,
+        start=found.start,
+        saved=found.saved,
     )
     return rank, monitor
 
@@ -149,24 +185,28 @@ def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
     return result
 
 
-def _checked(config: Config, ranks: int) -> tuple[Config, EnvSpec]:
+def _checked(config: Config, ranks: int, resume: bool) -> tuple[Config, EnvSpec]:
     """Fit the layout, look at the environment and whether the network can; pure but for making one of each."""
-    whole = fitted(config, ranks)
+    try:
+        whole = fitted(config, ranks)
+    except ValueError:
+        if not resume:
+            raise
+        whole = refitted(config, ranks)
     if isinstance(whole.update, AllReduce) and (whole.topology.learners_per_group or 1) > 1:
         require(whole.update.backend)
     return whole, checked(whole)
 
 
-def _directory(world: MPI.Comm, config: Config, out: Path | None, resume: bool) -> tuple[Path, int, float]:
-    """Make or reopen the run's directory on rank 0; return path, segment and earlier frames on every rank."""
-    found: tuple[Path, int, float] | str
+def _directory(world: MPI.Comm, config: Config, out: Path | None, resume: bool) -> tuple[Path, int]:
+    """Make or reopen the run's directory on rank 0; return path and segment on every rank."""
+    found: tuple[Path, int] | str
     if world.rank == 0:
         try:
             run = RunDirectory(out or default_path(config))
-            frames = _saved_frames(run, config) if resume else 0.0
             if not resume:
                 run.create(config)
-            found = (run.path, run.start_segment(world.size), frames)
+            found = (run.path, run.start_segment(world.size))
         except (ValueError, OSError) as error:
             found = str(error)
     else:
@@ -177,28 +217,10 @@ def _directory(world: MPI.Comm, config: Config, out: Path | None, resume: bool) 
     return found
 
 
-def _saved_frames(run: RunDirectory, config: Config) -> float:
-    """Return the frames in a run's newest checkpoints.
-
-    Raises:
-        ValueError: there are none, or they are not of this layout.
-    """
-    groups, servers = config.topology.groups or 1, config.topology.servers
-    owners = ["server-0000"] if servers else [f"group-{g:04d}" for g in range(groups)]
-    try:
-        saved = checkpoint.newest_of_all(run.checkpoints(""))
-    except ValueError as error:
-        raise ValueError(f"--resume {error}; start a new run with --out") from error
-    missing = [owner for owner in owners if owner not in saved]
-    if missing:
-        raise ValueError(f"--resume {run.path}: no checkpoint of {', '.join(missing)}; start a new run with --out")
-    shards = saved[owners[0]].shard[1]
-    if shards != max(1, servers):
-        raise ValueError(
-            f"--resume {run.path}: topology.servers = {servers}, but its weights were saved in {shards} shards; set "
-            f"topology.servers={shards}"
-        )
-    return float(sum(saved[owner].frames for owner in owners))
+def _nodes(hosts: list[str]) -> tuple[int, ...]:
+    """Number the nodes in the order in which ranks come to them; return each rank's."""
+    numbers = {host: number for number, host in enumerate(dict.fromkeys(hosts))}
+    return tuple(numbers[host] for host in hosts)
 
 
 def _budget_line(config: Config, frames_before: float) -> str:
@@ -244,7 +266,11 @@ def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
         assert reports is not None
         seconds, reason = monitor.view().seconds, monitor.reason
         view = View(rank.places, seconds, np.stack([r.pop("counters") for r in reports]))
-        rank.run.write_summary(_summary(rank.job, view, reports, reason))
+        since_start = account(rank.start.account, view.counters)
+        try:
+            rank.run.write_summary(_summary(rank.job, view, reports, reason) | {"since_start": since_start})
+        except OSError as error:
+            sys.stderr.write(f"hpcddrl: summary.json of {rank.run.path} is not written: {error}\n")
         display.shares(reports)
         display.say(f"ended by {reason} after {seconds:.0f} s; open {rank.run.path / 'run.h5'}, summary.json")
         code = STOPPED_BY_SIGNAL if reason.startswith("signal") else DONE

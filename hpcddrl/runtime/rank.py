@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
@@ -11,7 +12,6 @@ from hpcddrl.comm.channel import Traffic
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
 from hpcddrl.envs.make import Environments, games, make
-from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork, make_network
@@ -21,11 +21,14 @@ from hpcddrl.rl.policies import Behaviour, policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import steppers
+from hpcddrl.roles.legs import Files, Legs, Start
 from hpcddrl.roles.saving import Saver
+from hpcddrl.runtime.restoring import draft_of
 from hpcddrl.settings import group_config
-from hpcddrl.types import EnvSpec, Output, Tuning
+from hpcddrl.types import EnvSpec, Output, State, Stateful, Tuning
 
 SEEDS_PER_RUN = 100_000  # environments of run seed s have seeds from s · SEEDS_PER_RUN
+S = TypeVar("S", bound=Stateful)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +43,12 @@ class Rank:
     control: Control
     traffic: Traffic
     run: RunDirectory
-    frames_before: float = 0.0  # of earlier segments
-    resumed: bool = False
+    files: Files
+    say: Callable[[str], None]  # does nothing but on rank 0
+    start: Start = field(default_factory=Start)
+    saved: State | None = None  # what this rank's parts were when the run was cut
+    parts: dict[str, Stateful] = field(default_factory=dict)  # what checkpoints remember of this rank
+    restarts: list[Callable[[int], None]] = field(default_factory=list)  # what each leg of an exact run begins with
     threads: int = 1
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
@@ -76,15 +83,18 @@ class Rank:
         """Return the part of the weights that this rank's checkpoints hold: its number, of how many."""
         return (self.place.number, self.config.topology.servers) if self.place.role is Role.SERVER else (0, 1)
 
-    @property
-    def origin(self) -> str:
-        """Return whose checkpoint this rank goes on from: where there is a server, its own shard's or the first's."""
-        return "server-0000" if self.config.topology.servers and self.place.group is not None else self.owner
+    def remember(self, name: str, part: S) -> S:
+        """Let checkpoints remember a part, and bring it to where it was when the run was cut; return it."""
+        self.parts[name] = part
+        if self.saved is not None and name in self.saved:
+            part.restore(self.saved[name])
+        return part
 
 
-def env_seeds(config: Config, places: tuple[Place, ...], rank: int) -> list[int]:
-    """Return the seeds of a rank's environments: no two in a job are the same."""
-    first = config.seed * SEEDS_PER_RUN + steppers(places).index(rank) * config.env.num_envs
+def env_seeds(config: Config, places: tuple[Place, ...], rank: int, leg: int = 0) -> list[int]:
+    """Return the seeds of a rank's environments: no two in a job are the same, nor in two of its legs."""
+    step = steppers(places)
+    first = config.seed * SEEDS_PER_RUN + (leg * len(step) + step.index(rank)) * config.env.num_envs
     return [(first + i) % 2**31 for i in range(config.env.num_envs)]
 
 
@@ -95,11 +105,28 @@ def game_of(config: Config, places: tuple[Place, ...], rank: int) -> str:
 
 
 def environments(rank: Rank) -> Environments:
-    """Make this rank's environments."""
+    """Make this rank's environments, which begin anew when a run is resumed."""
     config, me = rank.config, rank.comms.world.rank
     game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, me))
-    seeds = env_seeds(config, rank.places, me)
-    return make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads)
+    seeds = env_seeds(config, rank.places, me, rank.start.number)
+    envs = make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads)
+    rank.remember("environments", envs)
+    if rank.saved is not None:
+        rank.control.counters.interrupted += rank.saved.get("environments", {}).get("running", 0)
+    return envs
+
+
+def begins_anew(rank: Rank, envs: Environments, restart: Callable[[list[int]], None]) -> None:
+    """Let a rank's episodes begin anew, by ``restart``, with each leg of an exact run, so that a cut changes nothing.
+
+    Elsewhere they go on: an emulator cannot be saved, but it need not be as long as its process lives.
+    """
+
+    def begin(leg: int) -> None:
+        rank.control.counters.interrupted += envs.running
+        restart(env_seeds(rank.config, rank.places, rank.comms.world.rank, leg))
+
+    rank.restarts.append(begin)
 
 
 def network_of(rank: Rank, group: int) -> AnyNetwork:
@@ -142,10 +169,10 @@ def _epsilon(rank: Rank, algorithm: QLearning, stepper: int) -> Callable[[], tor
     if isinstance(explore, LinearEpsilon):
         central = isinstance(rank.config.acting, CentralActing)
         acting_ranks = len(ranks_of(rank.places, Role.LEARNER)) if central else len(step)
-        counters, skip, before = rank.control.counters, rank.spec.frame_skip, rank.frames_before
+        counters, skip = rank.control.counters, rank.spec.frame_skip
 
         def now() -> torch.Tensor:
-            frames = before + counters.predictions * skip * acting_ranks
+            frames = counters.all_predictions * skip * acting_ranks
             return torch.tensor([linear_epsilon(explore.start, explore.end, explore.frames, frames)])
 
         return now
@@ -156,12 +183,23 @@ def _epsilon(rank: Rank, algorithm: QLearning, stepper: int) -> Callable[[], tor
 
 
 def saver_of(rank: Rank, network: AnyNetwork) -> Saver:
-    """Make what saves this rank's checkpoints, if it owns any."""
+    """Make what leaves this rank's network to be played, if it owns any."""
     saves = rank.place.role is Role.SERVER or rank.place.number == 0
     folder = rank.run.checkpoints(rank.owner) if saves else None
     return Saver(folder, network, rank.shard, rank.config, rank.control.timing)
 
 
-def saved_of(rank: Rank) -> checkpoint.Checkpoint | None:
-    """Return the checkpoint that this rank goes on from, if it does."""
-    return checkpoint.newest(rank.run.checkpoints(rank.origin)) if rank.resumed else None
+def legs_of(rank: Rank, enough: Callable[[float], bool] | None) -> Legs:
+    """Make this rank's part in the checkpoints of the job; for ``enough`` see `Legs`."""
+    return Legs(
+        rank.comms.world,
+        rank.control,
+        rank.files,
+        draft_of(rank.job, rank.places),
+        rank.parts,
+        rank.start,
+        rank.config.logging.checkpoint_updates if rank.config.deterministic else None,
+        enough,
+        rank.restarts,
+        rank.say,
+    )

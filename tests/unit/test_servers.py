@@ -12,7 +12,6 @@ from hpcddrl.comm.placement import Place, Role, slices
 from hpcddrl.config import Config, Optimization, ParameterServer
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.checkpoint import Checkpoint, newest_of_all, write
-from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.logs.timing import Timing
 from hpcddrl.roles.admission import LOSSES, Admission, LossStatistic
 from hpcddrl.roles.applying import (
@@ -27,7 +26,6 @@ from hpcddrl.roles.applying import (
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
-from hpcddrl.runtime.job import _saved_frames as saved_frames
 from hpcddrl.types import Weights
 
 # --- slices
@@ -306,27 +304,3 @@ def test_groups_are_owners_of_their_own(tmp_path):
         "group-0002": 2,
     }
     assert newest_of_all(tmp_path / "missing") == {}
-
-
-@pytest.mark.parametrize(
-    ("there", "servers", "complaint"),
-    [
-        ([0, 1], 2, None),
-        ([0, 1], 3, "topology.servers = 3, but its weights were saved in 2 shards; set topology.servers=2"),
-        ([0, 1], 1, "topology.servers = 1, but its weights were saved in 2 shards; set topology.servers=2"),
-        ([0], 2, "no checkpoint of server-0001, of the 2 that share the weights; start a new run"),
-        ([], 2, "no checkpoint of server-0000; start a new run"),
-        ([0, 1], 0, "no checkpoint of group-0000; start a new run"),
-    ],
-)
-def test_a_resume_needs_every_shard_and_as_many_servers(there, servers, complaint, tmp_path):
-    run = RunDirectory(tmp_path)
-    save(run.checkpoints(""), 2, there)
-    update = {"kind": "server" if servers else "local"}
-    config = Config(recipe="test", topology={"servers": servers, "groups": 1}, update=update)
-    if complaint is None:
-        assert saved_frames(run, config) == 100
-    else:
-        with pytest.raises(ValueError, match=complaint) as caught:
-            saved_frames(run, config)
-        assert "\n" not in str(caught.value)

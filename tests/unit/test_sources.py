@@ -14,7 +14,8 @@ from hpcddrl.replay.priorities import Uniform
 from hpcddrl.replay.replay import Replay
 from hpcddrl.roles.counters import Counters
 from hpcddrl.roles.feeds import Arrived
-from hpcddrl.roles.sources import Fresh, Pace, Passes, Replayed, columns
+from hpcddrl.roles.pacing import Pace
+from hpcddrl.roles.sources import Fresh, Passes, Replayed, columns
 from hpcddrl.types import Batch
 
 R, T, B = 3, 4, 5

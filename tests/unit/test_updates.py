@@ -221,6 +221,8 @@ def test_allreduced_learners_stop_together_if_any_wants_to(own, other, last):
     after, update = allreduced(torch.tensor([0.1, 0.1, 123.0, 123.0]), torch.tensor([0.1, 0.1, 5.0, other]), stop=own)
     assert after.last is last
     update.end()
+    assert not update._averaging.closed, "another leg may follow"
+    update.close()
     assert update._averaging.closed
 
 

@@ -1,0 +1,106 @@
+"""Runs that are cut at a checkpoint and go on: as if nothing had happened where that is promised, and accounted for."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from launch import hpcddrl, read_json, settings
+
+from hpcddrl.logs import checkpoint
+
+pytestmark = pytest.mark.mpi
+
+CATCH, CARTPOLE = "hpcddrl/Catch-v0", "CartPole-v1"
+LIMIT_S = 180.0
+SMALL = {"experience__learning_starts": 1000, "experience__capacity": 2000}
+INLINE = {"topology__replays_per_group": 0, "topology__actors_per_group": 0, "algorithm__target_every": 50}
+
+
+def final(out):
+    return {p.name: checkpoint.newest(p) for p in sorted((out / "checkpoints").iterdir())}
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def account(out):
+    """Return what a run did since its start, after a look whether it closes."""
+    found = read_json(out / "summary.json")["since_start"]
+    assert found["produced"] == found["used"] + found["dropped"] + found["pending"]
+    newest = max((out / "restart").iterdir(), key=lambda p: p.name)
+    assert json.loads((newest / "DONE").read_text())["manifest"]["account"] == found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ranks", "env", "frames", "options"),
+    [
+        ("impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4}),
+        pytest.param("a3c", 3, CARTPOLE, 4000, {"logging__checkpoint_updates": 10}, marks=pytest.mark.slow),
+        pytest.param(
+            "apex", 1, CARTPOLE, 6000, {"logging__checkpoint_updates": 60, **SMALL, **INLINE}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "group_ensemble",
+            4,
+            CARTPOLE,
+            6000,
+            {"logging__checkpoint_updates": 4, "coupling__exchange_every": 3},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["impala", "a3c", "apex", "group_ensemble"],
+)
+def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weights(
+    recipe, ranks, env, frames, options, tmp_path
+):
+    """It is cut by damage to the newest checkpoints, which are named."""
+    out, cut = tmp_path / "run", tmp_path / "cut"
+    many = settings(logging__keep_checkpoints=100, **options)
+    arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", out, *many]
+    whole = hpcddrl(ranks, "run", recipe, *arguments, cwd=tmp_path, limit_s=LIMIT_S)
+    assert whole.rc == 0, whole.text
+    shutil.copytree(out, cut)
+    shutil.rmtree(cut / "checkpoints")
+    numbers = sorted(p.name for p in (cut / "restart").iterdir())
+    assert len(numbers) >= 3
+    for number in numbers[2:]:
+        flip(cut / "restart" / number / "node-0000.bin")
+    more = hpcddrl(ranks, "run", "--resume", cut, cwd=tmp_path, limit_s=LIMIT_S)
+    assert more.rc == 0, more.text
+    for number in numbers[2:]:
+        assert f"restart/{number}/node-0000.bin: the bytes do not agree with their checksum" in more.stdout, more.text
+    assert "checkpoint 2 of " in more.stdout
+    ours, theirs = final(out), final(cut)
+    assert ours.keys() == theirs.keys()
+    for owner, state in ours.items():
+        assert (state.version, state.frames) == (theirs[owner].version, theirs[owner].frames)
+        for name, tensor in state.network.items():
+            assert torch.equal(tensor, theirs[owner].network[name]), f"{owner} {name}"
+    for run in (out, cut):
+        account(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "sizes", "options"),
+    [("group_ensemble", (4, 2, 4), {}), ("apex", (3, 4, 3), SMALL)],
+)
+def test_the_account_closes_over_segments_on_other_numbers_of_ranks(recipe, sizes, options, tmp_path):
+    out, before = tmp_path / "run", None
+    for n, ranks in enumerate(sizes):
+        frames = ["--frames", str(4000 * (n + 1))]
+        begin = [recipe, "--env", CARTPOLE, "--out", out, *settings(**options)] if n == 0 else ["--resume", out]
+        done = hpcddrl(ranks, "run", *begin, *frames, cwd=tmp_path, limit_s=LIMIT_S)
+        assert done.rc == 0, done.text
+        found = account(out)
+        if before is not None:
+            assert f"redistributed: {sizes[n - 1]} ranks in " in done.stdout, done.text
+            assert found["frames"] - before["frames"] == read_json(out / "summary.json")["frames"]
+            assert found["used"] > before["used"]
+        before = found
+    assert before["frames"] >= 12000
