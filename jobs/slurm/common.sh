@@ -8,7 +8,7 @@
 # array is the run of its number, a job that is no array is run 0.
 #
 # Slurm's warning before the time limit is handed on as USR1; the run then writes its checkpoints and ends, the job is
-# requeued and goes on from them with --resume. A checkpoint holds each group's weights, optimizer and frame count;
+# requeued and goes on from them with --resume. A checkpoint holds all but running episodes;
 # environments start anew, and budgets in seconds count anew in each segment.
 #
 # For one job, beside what env.sh names:
