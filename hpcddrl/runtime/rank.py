@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from hpcddrl.comm.channel import Traffic
+from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
 from hpcddrl.envs.make import Environments, games, make
@@ -42,6 +43,7 @@ class Rank:
     run: RunDirectory
     frames_before: float = 0.0  # of earlier segments
     resumed: bool = False
+    circle: Circle | None = None  # of the group's learners, on these
     threads: int = 1
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
