@@ -1,4 +1,4 @@
-"""Ranks that die or stop answering: who goes on, and what is said of it."""
+"""Ranks that die or stop answering, environments that hang: who goes on, and what is said of it."""
 
 import os
 import re
@@ -190,3 +190,27 @@ def test_a_first_rank_that_stops_answering_is_reported_by_the_second(tmp_path):
         done, _ = ended(job, pids)
     assert done.rc == 75, done.text
     assert done.stderr.count("hpcddrl: silent: rank 0, learner 0 of group 0, host") == 1, done.text
+
+
+HANGS = {"env.options.how": "hang", "env.options.at": 200, "env.options.only_seed": 100_000, "env.step_timeout_s": 3}
+
+
+@pytest.mark.slow
+def test_a_hung_environment_of_the_ranks_own_process_ends_the_job_by_name(tmp_path):
+    arguments = ["--env", FAULTY, "--seconds", "60", "--out", tmp_path / "run", *QUICK, *settings(**HANGS)]
+    done = hpcddrl(2, "run", "impala", *arguments, cwd=tmp_path)
+    assert done.rc == 1, done.text
+    assert "### rank 1, actor 0 of group 0, host" in done.stderr, done.text
+    assert "environment 0 of this rank, seed 100000 hangs: a step has taken 3 s" in done.stderr, done.text
+    assert "Traceback" not in done.stderr, done.text
+
+
+@pytest.mark.slow
+def test_a_hung_isolated_environment_is_replaced_and_counted(tmp_path):
+    options = [*QUICK, *settings(env__isolated=True, **HANGS)]
+    with running(tmp_path, 2, "impala", *options, seconds=600, env=FAULTY) as (job, out):
+        goes_on(job, out, said(job, out, r"\[Restarted environments 1\]"))
+        done, _ = ended(job, job.pids())
+    summary_of(done, out, lost_ranks=[], env_restarts=1)
+    who = "hpcddrl: rank 1, actor 0 of group 0, host .*: environment 0 of this rank, seed 100000"
+    assert re.search(f"{who}, hung: killed and started anew", done.stderr), done.text
