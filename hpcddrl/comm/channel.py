@@ -48,11 +48,16 @@ class Slot(Generic[R]):
         self.requests: list[tuple[int, MPI.Request]] = []  # each with the other rank
         self.held = False
 
-    def free(self, gone: frozenset[int]) -> bool:
-        """Say whether nobody writes to it and no send to a rank that is still there reads it."""
+    @property
+    def free(self) -> bool:
+        """Say whether nobody writes to it and no send reads it."""
         if self.requests:
-            self.requests = [(r, request) for r, request in self.requests if r not in gone and tested(request) is False]
+            self.requests = [(rank, request) for rank, request in self.requests if tested(request) is False]
         return not self.held and not self.requests
+
+    def forget(self, gone: frozenset[int]) -> None:
+        """Give up sends to ranks that are gone: what they would read no longer matters."""
+        self.requests = [(rank, request) for rank, request in self.requests if rank not in gone]
 
 
 class Sender(Generic[R]):
@@ -73,8 +78,8 @@ class Sender(Generic[R]):
 
     def take(self) -> Slot[R] | None:
         """Return a free slot to fill, or None while all are on their way. Give it back with `release`."""
-        gone = gone_from(self._comm)
-        slot = next((s for s in self._slots if s.free(gone)), None)
+        self._forget_gone()
+        slot = next((s for s in self._slots if s.free), None)
         if slot is None and len(self._slots) < self._limit:
             slot = Slot(self._layout)
             self._slots.append(slot)
@@ -118,8 +123,13 @@ class Sender(Generic[R]):
     @property
     def idle(self) -> bool:
         """Say whether everything sent has been taken, by those who are still there."""
-        gone = gone_from(self._comm)
-        return all(slot.free(gone) for slot in self._slots)
+        self._forget_gone()
+        return all(slot.free for slot in self._slots)
+
+    def _forget_gone(self) -> None:
+        if gone := gone_from(self._comm):
+            for slot in self._slots:
+                slot.forget(gone)
 
 
 class Receiver(Generic[R]):
