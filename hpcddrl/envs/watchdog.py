@@ -50,7 +50,7 @@ class Watchdog:
             spent_s, seen = spent_s + beat_s if same else 0.0, self._calls
             if spent_s >= self._limit_s:
                 raise RunError(
-                    f"{self._what()} hangs: a step has taken {spent_s:.0f} s, and env.step_timeout_s = "
+                    f"{self._what()} hangs: a step has taken {spent_s:.3g} s, and env.step_timeout_s = "
                     f"{self._limit_s:g}; it runs in the rank's own process, so it cannot be ended alone "
                     "(--set env.isolated=true gives each a process that can)"
                 )
