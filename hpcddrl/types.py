@@ -10,11 +10,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # processes that only step environments do without
+    import torch
 
 Array = NDArray[Any]
 
@@ -94,6 +96,7 @@ class Step(NamedTuple):
     discount: Array  # [B] f32: 0 where the episode (or a life, if asked for) terminated, else 1
     episode_return: Array  # [B] f32 unclipped, NaN where no episode ended
     episode_length: Array  # [B] i64 env steps, 0 where no episode ended
+    restarts: int = 0  # environments that were replaced in this step: their episodes are lost, and begin anew
 
 
 class Rollout(NamedTuple):

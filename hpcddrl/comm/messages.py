@@ -11,6 +11,7 @@ import numpy as np
 
 from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
 
+REPORT_BYTES = 8192
 ALIGNMENT = 64  # bytes; a cache line, and enough for any vector instruction
 
 
@@ -28,6 +29,9 @@ class Tag(IntEnum):
     STOP = 9
     SAMPLE = 10
     ERRORS = 11
+    ROLL = 12
+    REPORT = 13
+    CODE = 14
 
 
 class Record(Protocol):
@@ -178,6 +182,29 @@ class Stop(NamedTuple):
     last: Array
 
 
+class RollCallMessage(NamedTuple):
+    """Rank 0 to all others: who is silent."""
+
+    last: Array
+    silent: Array  # [ranks] u8
+    final: Array  # [1] u8: the run ends, and nobody waits for these any more
+
+
+class ReportMessage(NamedTuple):
+    """All others to rank 0, at the end: what there is to sum up."""
+
+    last: Array
+    length: Array  # [1] i64: bytes of ``text`` that count
+    text: Array  # [REPORT_BYTES] u8: JSON
+
+
+class CodeMessage(NamedTuple):
+    """Rank 0 to all others, at the end: the exit code of the job."""
+
+    last: Array
+    code: Array  # [1] i64
+
+
 def action_field(spec: EnvSpec, *leading: int) -> tuple[tuple[int, ...], Any]:
     """Return shape and dtype of actions with these leading dimensions."""
     if isinstance(spec.action, Discrete):
@@ -319,3 +346,18 @@ def status_layout(counters: int) -> Layout[Status]:
 def stop_layout() -> Layout[Stop]:
     """Lay out the order to stop."""
     return Layout(Stop, {})
+
+
+def roll_layout(ranks: int) -> Layout[RollCallMessage]:
+    """Lay out who of so many ranks is silent."""
+    return Layout(RollCallMessage, {"silent": ((ranks,), np.uint8), "final": ((1,), np.uint8)})
+
+
+def report_layout() -> Layout[ReportMessage]:
+    """Lay out a rank's last report."""
+    return Layout(ReportMessage, {"length": ((1,), np.int64), "text": ((REPORT_BYTES,), np.uint8)})
+
+
+def code_layout() -> Layout[CodeMessage]:
+    """Lay out the exit code."""
+    return Layout(CodeMessage, {"code": ((1,), np.int64)})

@@ -46,7 +46,7 @@ from hpcddrl.config.experience import (
     Uniform,
 )
 from hpcddrl.config.fields import UNFINISHED
-from hpcddrl.config.run import SCHEMA, Budget, Config, Logging
+from hpcddrl.config.run import SCHEMA, Budget, Config, Failures, Logging
 from hpcddrl.config.update import (
     AdaGrad,
     Adam,
@@ -87,6 +87,7 @@ __all__ = [
     "Ensemble",
     "Env",
     "Experience",
+    "Failures",
     "Fresh",
     "Hindsight",
     "LinearEpsilon",

@@ -45,6 +45,14 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Failures:
+    """When a rank counts as failed, though it has not died."""
+
+    silent_after_s: PositiveFloat = 60.0
+    """Seconds without a word from a rank after which it is reported, and done without where that can be."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run. `config.json` holds one of these and re-creates the run."""
 
@@ -63,6 +71,7 @@ class Config:
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)
     logging: Logging = Field(default_factory=Logging)
+    failures: Failures = Field(default_factory=Failures)
     group_settings: tuple[tuple[str, ...], ...] = ()
     """What groups differ in: settings, written as for --set, of the first group, the second, …; with more groups than
     entries, in turn. --set group_settings.1.network.width=0.5 adds one to the second."""

@@ -48,6 +48,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "episodes/frames": ("frames", "this rank's environment frames in this segment when the episode ended"),
     "episodes/return": ("reward", "sum of the environment's own rewards, unclipped"),
     "episodes/length": ("env steps", "length of the episode"),
+    "failures/rank": ("rank", "that died, fell silent or came back; in rank 0's file"),
+    "failures/what": ("1", "0: it has died; 1: it is silent; 2: it is back"),
+    "failures/time": ("s", "since the start of this segment"),
+    "progress/restarts": ("restarts", "of this rank's environments that hung or crashed, cumulative"),
+    "progress/inherited": ("samples", "that came here from ranks that are gone since, cumulative"),
     "learning/time": ("s", "since the start of this segment, at the end of the interval"),
     "learning/loss": ("1", "mean over the interval's updates"),
     "learning/policy_loss": ("1", "mean over the interval's updates"),
@@ -121,7 +126,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "states on which the greedy actions of own policy and ensemble (or teacher) differ",
     ),
 }
-_TAGS = "rollout pull weights gradient frames actions exchange status stop sample errors"
+_TAGS = "rollout pull weights gradient frames actions exchange status stop sample errors roll report code"
 for _tag in _TAGS.split():
     COLUMNS[f"traffic/{_tag}/messages"] = ("messages", "sent by this rank, cumulative")
     COLUMNS[f"traffic/{_tag}/bytes"] = ("bytes", "sent by this rank, cumulative")

@@ -52,7 +52,9 @@ class LocalPolicy:
                 action_value=policy.action_value(params, value, action).numpy(),
             )
 
-    def kept(self) -> Output:
-        """Hand over the outputs kept since the last call, [T, B, ...] each."""
+    def kept(self) -> Output | None:
+        """Hand over the outputs kept since the last call, [T, B, ...] each; None if B was not always the same."""
         outputs, self._kept = self._kept, []
+        if len({len(output.value) for output in outputs}) != 1:
+            return None
         return Output(torch.stack([o.policy for o in outputs]), torch.stack([o.value for o in outputs]))

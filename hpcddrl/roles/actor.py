@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
 from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
 from hpcddrl.comm.wait import Backoff, wait_until
+from hpcddrl.comm.world import World
 from hpcddrl.envs.make import Environments
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
@@ -40,7 +41,7 @@ class Actor:
         self,
         collector: Collector,
         inbox: Inbox,
-        world: Comm,
+        world: World,
         receivers: Sequence[int],
         order: tuple[int, int],
         first_version: int,
@@ -52,6 +53,7 @@ class Actor:
         traffic: Traffic,
     ) -> None:
         self._collector, self._inbox, self._control = collector, inbox, control
+        self._world = world
         self._receivers, self._order, self._per_batch, self._exact = list(receivers), order, per_batch, exact
         self._first_version = first_version
         self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
@@ -63,11 +65,12 @@ class Actor:
         index, first = 0, self._order[0]  # actors begin with different receivers, so that all have work at any time
         while True:
             slot = self._wait(self._version_for(index))
-            if inbox.last:
+            receivers = [rank for rank in self._receivers if rank not in self._world.gone]
+            if inbox.last or not receivers:
                 break
-            self._collector.collect(slot.record, inbox.version, partial(self._ask_ahead, index + 1))
+            self._collector.collect(slot.record, inbox.version, partial(self._before_step, index + 1))
             with timing(Phase.SEND):
-                self._sender.send(slot, self._receivers[(first + index) % len(self._receivers)])
+                self._sender.send(slot, receivers[(first + index) % len(receivers)])
                 self._sender.release(slot)
             control.counters.produced += transitions(slot.record)
             index += 1
@@ -75,7 +78,7 @@ class Actor:
         self._sender.release(slot)
         with timing(Phase.WAIT):
             self._sender.say_last(self._receivers)
-            drain(inbox.end(), Ending(senders=(self._sender,)))
+            drain(inbox.end(), Ending(senders=(self._sender,)), meanwhile=control.tick)
 
     def _wait(self, version: int) -> Slot[Rollout]:
         """Wait for a free buffer and for weights that may act."""
@@ -87,8 +90,9 @@ class Actor:
             wait_until(lambda: self._inbox.last or self._may_act(version), longest_s=2e-3)
         return slot
 
-    def _ask_ahead(self, number: int, t: int) -> None:
-        """Before step t of a rollout: ask in time for the weights of the rollout after it."""
+    def _before_step(self, number: int, t: int) -> None:
+        """Before step t of a rollout: say that this rank is alive, and ask in time for the weights of the next one."""
+        self._control.tick()
         if t == self._ask_at:
             with self._control.timing(Phase.REFRESH):
                 self._inbox.ask(self._version_for(number))
@@ -126,7 +130,7 @@ class RemoteActor:
         traffic: where messages are counted.
     """
 
-    def __init__(self, envs: Environments, world: Comm, learner: int, control: Control, traffic: Traffic) -> None:
+    def __init__(self, envs: Environments, world: World, learner: int, control: Control, traffic: Traffic) -> None:
         self._envs, self._learner, self._control = envs, learner, control
         self._frames: Sender[FramesMessage] = Sender(
             world, Tag.FRAMES, frames_layout(envs.spec, envs.num_envs), 2, traffic
@@ -144,11 +148,11 @@ class RemoteActor:
                 self._send(step)
             with timing(Phase.WAIT):
                 backoff = Backoff(longest_s=1e-3)
-                while not (arrived := self._actions.poll()):
+                while not (arrived := self._actions.poll()) and self._actions.open:
                     backoff.pause()
                     control.tick()
-            slot = arrived[0]
-            if slot.record.last[0]:
+            slot = arrived[0] if arrived else None
+            if slot is None or slot.record.last[0]:
                 break
             with timing(Phase.ENV):
                 step = self._envs.step(slot.record.action)
@@ -158,7 +162,7 @@ class RemoteActor:
             control.tick()
         with timing(Phase.WAIT):
             self._frames.say_last([self._learner])
-            drain(Ending(((self._actions, ignore),), (self._frames,)))
+            drain(Ending(((self._actions, ignore),), (self._frames,)), meanwhile=control.tick)
 
     def _send(self, step: Step) -> None:
         slot = self._frames.take()

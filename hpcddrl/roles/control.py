@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
 from hpcddrl.comm.failure import Signals
 from hpcddrl.comm.messages import Status, status_layout, stop_layout
 from hpcddrl.comm.placement import Place, Role, ranks_of
+from hpcddrl.comm.roll import CODES, Change, RollCall, RollListener
+from hpcddrl.comm.world import World
 from hpcddrl.config import Budget
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import resident_bytes
@@ -34,20 +36,27 @@ class Monitor:
         exact: leave the budget of frames to the learners, which stop at exactly the same place each time.
         frames_before: environment frames of earlier segments.
         show: called with the view once an interval.
+        say: called with a line about a rank that died, fell silent or came back.
+        silent_after_s: without a word that make a rank a silent one.
         traffic: where messages are counted.
     """
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         places: tuple[Place, ...],
         budget: Budget,
         exact: bool,
         frames_before: float,
         show: Callable[[View], None],
+        say: Callable[[str], None],
+        silent_after_s: float,
         traffic: Traffic,
     ) -> None:
         others = list(range(1, world.size))
+        self._world, self._say = world, say
+        self._roll = RollCall(world, silent_after_s, traffic)
+        self.changes: list[Change] = []  # not written to the log yet
         self._places, self._budget, self._exact, self._show = places, budget, exact, show
         self._frames_before = frames_before
         self._counters = np.full((world.size, len(COUNTERS)), np.nan)
@@ -64,6 +73,7 @@ class Monitor:
             self._take(slot.record)
             self._counters[slot.source] = slot.record.counters
             self._statuses.release(slot)
+        self._call_roll()
         if not self.reason:
             self._decide()
 
@@ -71,6 +81,7 @@ class Monitor:
         """End the run for this reason."""
         if not self.reason:
             self.reason = reason
+            self._roll.finish()
             self._orders.say_last(self._ordered)
 
     def show(self) -> None:
@@ -79,16 +90,24 @@ class Monitor:
 
     def view(self) -> View:
         """Return what is known now."""
-        return View(self._places, time.monotonic() - self._start, self._counters)
+        seconds, world = time.monotonic() - self._start, self._world
+        return View(self._places, seconds, self._counters, world.lost, world.silent)
 
     def close(self) -> None:
         """Take what is left, until every rank has said its last, and let all of them part.
 
         Where the learners count the frames, a group that is through must not cut a slower one short.
         """
-        drain(Ending(((self._statuses, self._take),)))
+        drain(Ending(((self._statuses, self._take),)), meanwhile=self._call_roll)
         self.stop("frames")
-        drain(Ending(senders=(self._orders,)))
+        drain(Ending(senders=(self._orders,)), self._roll.end())
+
+    def _call_roll(self) -> None:
+        self._world.look()
+        changes = self._roll.call(self._statuses.heard, self._statuses.open)
+        for change in changes:
+            self._say(change.line(self._world))
+        self.changes += changes
 
     def _take(self, record: Status) -> None:
         if record.signal[0]:
@@ -122,11 +141,12 @@ class Control:
         signals: of this process.
         interval_s: between two rows.
         traffic: where messages are counted.
+        roll: what rank 0 says of the others, on all others.
     """
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         place: Place,
         monitor: Monitor | None,
         timing: Timing,
@@ -135,6 +155,7 @@ class Control:
         signals: Signals,
         interval_s: float,
         traffic: Traffic,
+        roll: RollListener | None = None,
     ) -> None:
         self.timing, self.counters, self.log = timing, counters, log
         self.stop = False
@@ -142,6 +163,7 @@ class Control:
         self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
         hears = place.role in (Role.SERVER, Role.LEARNER) and monitor is None
         self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if hears else None
+        self._world, self._roll = world, roll
         self._learned: dict[str, list[float]] = {}
         self._histograms: defaultdict[str, Counter[float]] = defaultdict(Counter)
         self._lags: list[float] = []
@@ -173,6 +195,7 @@ class Control:
         if now < self._next_poll and not (self._signals.received and not self._signalled):
             return
         self._next_poll = now + POLL_S
+        self._world.look()
         due = now >= self._next_row
         if due:
             self._next_row = now + self._interval_s
@@ -203,10 +226,14 @@ class Control:
         else:
             self._sender.say_last([0])
             orders = ((self._orders, ignore),) if self._orders is not None else ()
-            drain(Ending(orders, (self._sender,)), patience_s=math.inf)  # other groups may have long to go
+            roll = Ending() if self._roll is None else self._roll.end()
+            # Other groups may have long to go.
+            drain(Ending(orders, (self._sender,)), roll, patience_s=math.inf, meanwhile=self._world.look)
 
     def _report(self) -> None:
         slot = self._sender.take()
+        if self._roll is not None:
+            self._roll.reported(taken=slot is not None)
         if slot is None:
             return
         slot.record.counters[:] = self.counters.vector()
@@ -216,6 +243,8 @@ class Control:
         self._sender.release(slot)
 
     def _hear(self) -> None:
+        if self._roll is not None:
+            self._roll.listen()
         if self._orders is not None and self._orders.open:
             self._orders.poll()
             self.stop = self.stop or not self._orders.open
@@ -234,6 +263,7 @@ class Control:
             self.log.append("episodes", row)
         self._learning_row()
         self._histogram_rows()
+        self._failure_rows()
         c = self.counters
         progress = {
             name: getattr(c, name)
@@ -246,6 +276,8 @@ class Control:
                 "used",
                 "dropped",
                 "pending",
+                "inherited",
+                "restarts",
                 "updates",
                 "episodes",
             )
@@ -263,6 +295,15 @@ class Control:
         self.log.append("events", {str(p): events[p] - self._previous_events[p] for p in seen})
         self.log.append("squares", {str(p): squares[p] - self._previous_squares[p] for p in seen})
         self._previous_events, self._previous_squares = dict(events), dict(squares)
+
+    def _failure_rows(self) -> None:
+        changes = [] if self._monitor is None else self._monitor.changes
+        for change in changes:
+            what = float(CODES[change.what])
+            self.log.append(
+                "failures", {"rank": change.rank, "what": what, "time": time.perf_counter() - self._started}
+            )
+        changes.clear()
 
     def _learning_row(self) -> None:
         row = {

@@ -31,6 +31,8 @@ class Counters:
     used: float = 0.0  # of those produced: learned from at least once
     dropped: float = 0.0  # … never learned from, and gone
     pending: float = 0.0  # … not learned from yet
+    inherited: float = 0.0  # transitions that came here from ranks that are gone since
+    restarts: float = 0.0  # of environments that hung or crashed
     updates: float = 0.0
     return_mean: float = math.nan  # over this rank's share of the last 100 episodes
     return_count: float = 0.0
@@ -52,6 +54,7 @@ class Counters:
     def stepped(self, step: Step) -> None:
         """Count one step of all environments and the episodes that it ended."""
         steps = int(np.count_nonzero(~step.first))
+        self.restarts += step.restarts
         self.env_steps += steps
         self.frames += steps * self._skip
         for i in np.flatnonzero(step.episode_length):
@@ -82,6 +85,8 @@ class View(NamedTuple):
     places: tuple[Place, ...]
     seconds: float
     counters: Array  # [ranks, len(COUNTERS)]
+    lost: frozenset[int] = frozenset()  # ranks that have died
+    silent: frozenset[int] = frozenset()  # ranks that have said nothing for long
 
     def column(self, name: str, role: Role | None = None) -> Array:
         """Return one counter of every rank (of a role)."""
@@ -97,6 +102,24 @@ class View(NamedTuple):
         """Return the optimizer's steps: the first server's, else the groups', each taken by all its learners."""
         owners = ranks_of(self.places, Role.SERVER)[:1] or leaders(self.places)
         return float(np.nansum(self.counters[owners, COUNTERS.index("updates")]))
+
+    def produced_and_lost(self) -> dict[str, float]:
+        """Return the transitions produced, and those of them that were lost with a rank that died (or was given up).
+
+        What such an actor had produced is known from its last status and from what came from it, whichever is
+        more, and what did not come is lost. Any other had an account of its own, which ends with its last status:
+        then whatever stands in no account is lost.
+        """
+        produced, lost = self.total("produced"), 0.0
+        gone = sorted(self.lost | self.silent)
+        if all(self.places[rank].role is Role.ACTOR for rank in gone):
+            last, came = float(np.nansum(self.column("produced")[gone])), self.total("inherited")
+            produced, lost = produced + max(0.0, came - last), max(0.0, last - came)
+        else:
+            accounted = sum(self.total(name) for name in ("used", "dropped", "pending"))
+            produced = max(produced, accounted)
+            lost = produced - accounted
+        return {"produced": produced, "lost": lost}
 
     @property
     def episodes_seen(self) -> float:

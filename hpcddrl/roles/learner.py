@@ -16,6 +16,7 @@ from hpcddrl.roles.publishing import Publishing
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.sources import Source
 from hpcddrl.roles.updates import Update
+from hpcddrl.roles.waiting import Starved
 from hpcddrl.types import RunError, Weights
 
 
@@ -58,27 +59,30 @@ class Learner:
         """Learn from ``weights`` until the run ends."""
         control, counters, timing = self._control, self._control.counters, self._control.timing
         self._publisher.put(weights)
-        while not weights.last:
-            batch = self._source.get(self._publisher.version)
-            with timing(Phase.GRADIENT):
-                targets = self._peers.targets(batch, weights)
-                learned = self._algorithm.gradients(batch, targets, weights)
-            lags = np.maximum(0, weights.version - batch.versions)
-            samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
-            stop = control.stop or self._enough(weights.frames + frames * self._learners)
-            try:
+        try:
+            while not weights.last:
+                batch = self._source.get(self._publisher.version)
+                with timing(Phase.GRADIENT):
+                    targets = self._peers.targets(batch, weights)
+                    learned = self._algorithm.gradients(batch, targets, weights)
+                lags = np.maximum(0, weights.version - batch.versions)
+                samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
+                stop = control.stop or self._enough(weights.frames + frames * self._learners)
                 weights = self._update(weights, self._gradient, frames, samples, learned.metrics["loss"], stop)
-            except RunError:
-                self._saver.save(weights, self._update.optimizer_state() or {})
-                raise
-            self._source.feedback(learned.errors, learned=not self._update.refused)
-            self._peers.exchange(weights)  # which may change them
-            self._publisher.put(weights, batch)
-            counters.trained += samples
-            counters.updates = weights.version
-            control.learned(learned.metrics | self._update.metrics, lags)
-            self._saver.save_when_due(weights, self._update.optimizer_state)
-            control.tick()
+                self._source.feedback(learned.errors, learned=not self._update.refused)
+                self._peers.exchange(weights)  # which may change them
+                self._publisher.put(weights, batch)
+                counters.trained += samples
+                counters.updates = weights.version
+                control.learned(learned.metrics | self._update.metrics, lags)
+                self._saver.save_when_due(weights, self._update.optimizer_state)
+                control.tick()
+        except Starved:  # of actors that are silent, at the end of the run
+            pass
+        except RunError:
+            self._saver.save(weights, self._update.optimizer_state() or {})
+            raise
         self._saver.save(weights, self._update.optimizer_state())
         with timing(Phase.WAIT):
-            drain(self._publisher.end(), self._source.end(), self._update.end(), self._peers.end())
+            endings = self._publisher.end(), self._source.end(), self._update.end(), self._peers.end()
+            drain(*endings, meanwhile=control.tick)

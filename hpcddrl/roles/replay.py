@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain
 from hpcddrl.comm.messages import ErrorsMessage, Layout, SampleMessage, errors_layout, sample_layout
 from hpcddrl.comm.wait import Backoff
+from hpcddrl.comm.world import World
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
 from hpcddrl.replay.replay import Replay, Sample
+from hpcddrl.roles.came import Came
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.rollouts import transitions
 from hpcddrl.roles.sources import Pace
@@ -35,7 +37,7 @@ class ReplayRank:
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         actors: Sequence[int],
         learners: Sequence[int],
         replay: Replay,
@@ -49,6 +51,7 @@ class ReplayRank:
     ) -> None:
         self._replay, self._beta, self._batch_size, self._control = replay, beta, config.batch_size, control
         self._first_stream = {rank: number * num_envs for number, rank in enumerate(actors)}
+        self._world, self._came = world, Came(world, actors, control.counters)
         self._rollouts = Receiver(world, actors, Tag.ROLLOUT, layout, slots=2)
         self._errors = Receiver(world, learners, Tag.ERRORS, errors_layout(config.batch_size), slots=2)
         layout_out = sample_layout(spec, config.batch_size)
@@ -75,13 +78,15 @@ class ReplayRank:
         with timing(Phase.WAIT):
             for rank, sender in self._samples.items():
                 sender.say_last([rank])
-            drain(Ending(((self._rollouts, self._drop),), tuple(self._samples.values())))
+            drain(Ending(((self._rollouts, self._drop),), tuple(self._samples.values())), meanwhile=control.tick)
+        self._came.settle()
 
     def _take_rollouts(self) -> bool:
         arrived = self._rollouts.poll()
         with self._control.timing(Phase.COLLECT):
             for slot in arrived:
                 if not slot.record.last[0]:
+                    self._came.count(slot.source, transitions(slot.record))
                     self._replay.insert(self._first_stream[slot.source], slot.record)
                     steps = slot.record.reward.size
                     self._pace.gathered(self._replay, steps)
@@ -107,6 +112,8 @@ class ReplayRank:
     def _send_samples(self) -> bool:
         sent = False
         for learner, sender in self._samples.items():
+            if learner in self._world.gone:
+                continue
             if not self._pace.may_draw(self._replay) or (slot := sender.take()) is None:
                 continue
             record = slot.record

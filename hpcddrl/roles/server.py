@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
 from hpcddrl.comm.messages import GradientMessage, gradient_layout, weights_layout
+from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.applying import Applying, Order
 from hpcddrl.roles.control import Control
@@ -36,7 +37,7 @@ class Server:
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         learners: Sequence[int],
         parameters: int,
         order: Order,
@@ -47,7 +48,7 @@ class Server:
         enough: Callable[[float], bool],
         traffic: Traffic,
     ) -> None:
-        self._sending, self._untold = list(learners), set(learners)
+        self._world, self._sending, self._untold = world, list(learners), set(learners)
         self._order, self._applying, self._optimizer_state = order, applying, optimizer_state
         self._saver, self._control, self._enough = saver, control, enough
         self._gradients = Receiver(world, learners, Tag.GRADIENT, gradient_layout(parameters), slots=1)
@@ -63,7 +64,8 @@ class Server:
         while self._sending:
             with timing(Phase.WAIT):
                 early |= {slot.source: slot for slot in self._gradients.poll()}
-            ready = self._order(self._sending, early)
+            self._forget(self._world.gone, early)
+            ready = self._order(self._sending, early) if self._sending else []
             if not ready:
                 with timing(Phase.WAIT):
                     pause.pause()
@@ -76,7 +78,13 @@ class Server:
         self._weights.say_last(self._untold)
         self._saver.save(weights, self._optimizer_state())
         with timing(Phase.WAIT):
-            drain(Ending(((self._gradients, ignore),), (self._weights,)))
+            drain(Ending(((self._gradients, ignore),), (self._weights,)), meanwhile=control.tick)
+
+    def _forget(self, gone: frozenset[int], early: dict[int, Slot[GradientMessage]]) -> None:
+        """Do without learners that are gone, and without what they sent last."""
+        self._sending = [learner for learner in self._sending if learner not in gone]
+        for learner in gone & early.keys():
+            del early[learner]
 
     def _serve(self, weights: Weights, slots: list[Slot[GradientMessage]]) -> Weights:
         """Make one update of these gradients and answer their senders; those who said their last are through."""

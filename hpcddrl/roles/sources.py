@@ -39,11 +39,13 @@ class Fresh:
     Args:
         feed: of rollouts.
         batcher: makes a batch of them.
-        kept: returns the outputs of the forward passes that acted, where they are learned from.
+        kept: returns the outputs of the forward passes that acted, if they go together, where they are learned from.
         control: of this rank.
     """
 
-    def __init__(self, feed: Feed, batcher: Batcher, kept: Callable[[], Output] | None, control: Control) -> None:
+    def __init__(
+        self, feed: Feed, batcher: Batcher, kept: Callable[[], Output | None] | None, control: Control
+    ) -> None:
         self._feed, self._batcher, self._kept, self._control = feed, batcher, kept, control
         self._samples = 0
 
@@ -54,7 +56,7 @@ class Fresh:
             batch = self._batcher([a.rollout for a in arrived])
             self._feed.release()
         self._samples = batch.samples
-        return batch._replace(output=self._kept()) if self._kept is not None else batch
+        return batch if self._kept is None else batch._replace(output=_if_of(batch, self._kept()))
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
@@ -67,6 +69,11 @@ class Fresh:
     def end(self) -> Ending:
         """See `Source`."""
         return self._feed.end()
+
+
+def _if_of(batch: Batch, output: Output | None) -> Output | None:
+    """Return outputs if they are those of a batch; they are not where an actor fell silent or came back meanwhile."""
+    return output if output is not None and output.value.shape == batch.action.shape[:2] else None
 
 
 class Passes:
@@ -253,7 +260,7 @@ class RemoteReplay:
         self._replays, self._control = list(replays), control
         self._samples = Receiver(world, replays, Tag.SAMPLE, sample_layout(spec, batch_size), slots=2)
         self._errors = Sender(world, Tag.ERRORS, errors_layout(batch_size), 2 * len(self._replays), traffic)
-        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+        self._waiting = Waiting(control, meanwhile, longest_s=1e-3, anybody=lambda: bool(self._samples.open))
         self._arrived: list[Slot[SampleMessage]] = []
         self._slot: Slot[SampleMessage] | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -90,7 +90,7 @@ class OptimizerStep:
         tuning: Tuning | None = None,
     ) -> None:
         self._tuning = tuning or Tuning()
-        self._optimization, self._budget_frames, self._learners = optimization, budget_frames, learners
+        self._optimization, self._budget_frames, self.learners = optimization, budget_frames, learners
         self._parameter = torch.nn.Parameter(values)  # shares the vector's memory
         self.frames = 0.0
         method, rate = optimization.method, optimization.learning_rate
@@ -113,7 +113,7 @@ class OptimizerStep:
 
     def __call__(self, gradient: Tensor, frames: int) -> float:
         """Take one step; return the learning rate it was taken with."""
-        rate = learning_rate(self._optimization, self.frames, self._budget_frames, self._learners)
+        rate = learning_rate(self._optimization, self.frames, self._budget_frames, self.learners)
         rate *= self._tuning.learning_rate
         self.optimizer.param_groups[0]["lr"] = rate
         self._parameter.grad = gradient
@@ -182,10 +182,8 @@ class AllReduceUpdate:
 
     refused = False
 
-    def __init__(
-        self, averaging: Averaging, learners: int, step: OptimizerStep, optimization: Optimization, timing: Timing
-    ) -> None:
-        self._averaging, self._learners, self._timing = averaging, learners, timing
+    def __init__(self, averaging: Averaging, step: OptimizerStep, optimization: Optimization, timing: Timing) -> None:
+        self._averaging, self._step, self._timing = averaging, step, timing
         self._local = LocalUpdate(step, optimization, timing)
 
     @property
@@ -200,7 +198,8 @@ class AllReduceUpdate:
         with self._timing(Phase.REDUCE):
             gradient[-2], gradient[-1] = frames, float(stop)
             self._averaging.average(gradient)
-        all_frames = round(float(gradient[-2]) * self._learners)
+        self._step.learners = self._averaging.size
+        all_frames = round(float(gradient[-2]) * self._averaging.size)
         return self._local(weights, gradient, all_frames, samples, loss, bool(gradient[-1] > 0))
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -235,6 +234,7 @@ class ServerUpdate:
         parameters: of the network.
         most: norm to clip gradients to before they are sent, if any.
         asks: the first shard may refuse a gradient.
+        meanwhile: called while their answers are awaited.
         timing: of this rank.
         traffic: where messages are counted.
     """
@@ -246,10 +246,11 @@ class ServerUpdate:
         parameters: int,
         most: float | None,
         asks: bool,
+        meanwhile: Callable[[], None],
         timing: Timing,
         traffic: Traffic,
     ) -> None:
-        self._most, self._timing = most, timing
+        self._most, self._meanwhile, self._timing = most, meanwhile, timing
         self._shards = [
             Shard(
                 rank,
@@ -312,6 +313,7 @@ class ServerUpdate:
                 arrived |= {number: slot for number in numbers for slot in self._shards[number].weights.poll()}
                 if len(arrived) == len(numbers):
                     break
+                self._meanwhile()
                 backoff.pause()
         for number, slot in arrived.items():
             record, shard = slot.record, self._shards[number]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from hpcddrl.comm.allreduce import Total, averaging
+from hpcddrl.comm.failure import tolerant
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
@@ -151,14 +152,13 @@ def _actor(rank: Rank) -> Callable[[], None]:
     collector = Collector(
         environments(rank), acting(rank, network, world.rank), rank.control.timing, rank.control.counters
     )
-    asked = rank.learners[number % len(rank.learners)]
     receivers = rank.replays or rank.learners
     if isinstance(config.experience, Replay):  # it joins an environment's rollouts, so all must come to one place
         receivers = [receivers[number % len(receivers)]]
     saved = saved_of(rank)
     return Actor(
         collector,
-        Inbox(world, asked, nbytes, unpack, config.deterministic, rank.traffic),
+        Inbox(world, _answering(rank, number), nbytes, unpack, config.deterministic, rank.traffic),
         world,
         receivers,
         (number, len(rank.actors)),
@@ -172,8 +172,17 @@ def _actor(rank: Rank) -> Callable[[], None]:
     ).run
 
 
+def _answering(rank: Rank, actor: int) -> list[int]:
+    """Return the learners that an actor of this number may ask for weights, its own first.
+
+    Learners have the same weights, so where deaths are survived the others stand in for one that has died.
+    """
+    own = actor % len(rank.learners)
+    return rank.learners[own:] + rank.learners[:own] if tolerant() else rank.learners[own : own + 1]
+
+
 def _learner(rank: Rank) -> Callable[[], None]:
-    config, group, world, number = rank.config, rank.place.group, rank.comms.world, rank.place.number
+    config, group, world = rank.config, rank.place.group, rank.comms.world
     assert group is not None
     learners, actors = rank.learners, rank.actors
     network = network_of(rank, group)
@@ -186,8 +195,8 @@ def _learner(rank: Rank) -> Callable[[], None]:
     packing, answer = standing(rank, group, network, flat.values)
     publisher: Publishing = AtHand(packing)
     if not acts_here(rank):
-        answers, timing = dealt(actors, number, len(learners)), rank.control.timing
-        publisher = Publisher(world, answers, packing, config.deterministic, timing, rank.traffic)
+        answers = [actor for actor in actors if world.rank in _answering(rank, rank.places[actor].number)]
+        publisher = Publisher(world, answers, packing, config.deterministic, rank.control.timing, rank.traffic)
     learner = Learner(
         algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
         flat.buffer,
@@ -211,13 +220,15 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
         servers, server = ranks_of(rank.places, Role.SERVER), config.update
         most = None if server.mode == "synchronous" else config.optimization.max_gradient_norm  # clipped when averaged
         asks = server.max_staleness is not None or server.max_loss_deviations is not None
-        return ServerUpdate(rank.comms.world, servers, parameters, most, asks, timing, rank.traffic)
+        tick = rank.control.tick
+        return ServerUpdate(rank.comms.world, servers, parameters, most, asks, tick, timing, rank.traffic)
     assert step is not None
     if isinstance(config.update, AllReduce) and len(learners) > 1:
-        backend = averaging(config.update.backend, rank.comms.learners)
+        assert rank.circle is not None, "a learner has one"
+        backend = averaging(config.update.backend, rank.circle)
         ranks = ", ".join(map(str, learners))
         rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}")
-        return AllReduceUpdate(backend, len(learners), step, config.optimization, timing)
+        return AllReduceUpdate(backend, step, config.optimization, timing)
     return LocalUpdate(step, config.optimization, timing)
 
 

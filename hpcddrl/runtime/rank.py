@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from hpcddrl.comm.channel import Traffic
+from hpcddrl.comm.circle import Circle
+from hpcddrl.comm.failure import describe
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
 from hpcddrl.envs.make import Environments, games, make
@@ -42,6 +45,7 @@ class Rank:
     run: RunDirectory
     frames_before: float = 0.0  # of earlier segments
     resumed: bool = False
+    circle: Circle | None = None  # of the group's learners, on these
     threads: int = 1
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
@@ -99,7 +103,12 @@ def environments(rank: Rank) -> Environments:
     config, me = rank.config, rank.comms.world.rank
     game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, me))
     seeds = env_seeds(config, rank.places, me)
-    return make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads)
+    name = describe(me, rank.place)
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"hpcddrl: {name}: {line}\n")
+
+    return make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads, say)
 
 
 def network_of(rank: Rank, group: int) -> AnyNetwork:

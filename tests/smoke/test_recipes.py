@@ -244,6 +244,7 @@ def test_every_transition_is_learned_from_or_counted_as_dropped_or_pending(run):
     assert counts["produced"] > 0
     assert counts["used"] > 0
     assert counts["produced"] == counts["used"] + counts["dropped"] + counts["pending"]
+    assert counts.pop("lost") == 0  # nobody has died
     if run.replays:
         assert counts["trained"] <= run.config.experience.replay_ratio * counts["produced"]
         assert counts["trained"] >= counts["used"]

@@ -9,9 +9,12 @@ from hpcddrl.comm.messages import (
     ALIGNMENT,
     Layout,
     actions_layout,
+    code_layout,
     frames_layout,
     gradient_layout,
     pull_layout,
+    report_layout,
+    roll_layout,
     rollout_layout,
     status_layout,
     stop_layout,
@@ -33,6 +36,9 @@ LAYOUTS = {
     "continuous actions": actions_layout(VECTOR, 3),
     "status": status_layout(15),
     "stop": stop_layout(),
+    "roll": roll_layout(7),
+    "report": report_layout(),
+    "code": code_layout(),
 }
 every_layout = pytest.mark.parametrize("name", sorted(LAYOUTS))
 

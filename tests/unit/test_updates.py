@@ -184,6 +184,7 @@ class Others:
 
     def __init__(self, *others):
         self.others, self.closed = others, False
+        self.size = 1 + len(others)
 
     def average(self, vector):
         torch.mean(torch.stack([vector, *self.others]), 0, out=vector)
@@ -194,7 +195,7 @@ class Others:
 
 def allreduced(own, *others, stop=False):
     weights, step, optimization = made(most=0.5)
-    update = AllReduceUpdate(Others(*others), 1 + len(others), step, optimization, Timing())
+    update = AllReduceUpdate(Others(*others), step, optimization, Timing())
     return update(weights, own, frames=5, samples=5, loss=0.5, stop=stop), update
 
 
