@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcddrl.logs.timing import Phase
 
 SCHEMA = 1
+TEXT = "text"  # the unit of columns of words
 
 _PHASES = {
     Phase.ENV: "stepping environments",
@@ -106,6 +107,34 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "peers/score": ("reward", "its mean return, as learned from, where the mixing asks for it"),
     "peers/divergence": ("nat", "KL(its policy ‖ own policy)"),
     "peers/disagreement": ("share", "states on which it would act differently"),
+    "stages/time": ("s", "since the start of this segment, when this rank entered the stage"),
+    "stages/stage": ("stage", "entered: 0 early, 1 middle, 2 late"),
+    "stages/version": ("updates", "the version of the weights that the stage began with; the same on all ranks"),
+    "stages/reason": (TEXT, "on rank 0, which decides: why"),
+    "stages/frames": ("frames", "of the job, of all segments, when it was decided"),
+    "stages/episodes": ("episodes", "known then"),
+    "stages/mean": ("reward", "mean return of the newest episodes"),
+    "stages/random_mean": ("reward", "mean return of random play"),
+    "stages/random_deviation": ("reward", "deviation of a single episode of random play"),
+    "stages/above_random": ("reward", "the newest episodes' mean return above random play's"),
+    "stages/surely_above_random": ("reward", "lower bound on that"),
+    "stages/band": ("reward", "above random play that is not counted as better"),
+    "stages/window_episodes": ("episodes", "that a plateau, or its end, was judged by"),
+    "stages/change": ("reward", "of the mean return over them, or against the plateau"),
+    "stages/change_low": ("reward", "lower bound on the change"),
+    "stages/change_high": ("reward", "upper bound on the change"),
+    "stages/gain": ("reward", "from random play to the plateau"),
+    "stages/plateau": ("reward", "mean return of the plateau that was left"),
+    "stages/middle_above": ("reward", "mean return above which the middle begins, as given"),
+    "stages/late_above": ("reward", "mean return above which the late stage begins, as given"),
+    "stages/margin": ("reward", "below a threshold at which the stage is left, as given"),
+    "stages/begins": ("frames", "at which the stage begins, as given"),
+    "helpers/time": ("s", "since the start of this segment"),
+    "helpers/version": ("updates", "the version of the weights with which a helper began or ended"),
+    "helpers/frames": ("frames", "trained on by those who share the weights until then"),
+    "helpers/helper": (TEXT, "which"),
+    "helpers/running": ("bool", "1 where it began, 0 where it ended"),
+    "helpers/reason": (TEXT, "why"),
     "compression/version": ("updates", "the learner's version that what is published followed to"),
     "compression/updates": ("updates", "since it followed before"),
     "compression/kl_before": ("nat", "mean KL(learner ‖ published) on the newest observations, before following"),
@@ -119,7 +148,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "states on which the greedy actions of own policy and ensemble (or teacher) differ",
     ),
 }
-_TAGS = "rollout pull weights gradient frames actions exchange status stop sample errors"
+_TAGS = "rollout pull weights gradient frames actions exchange status order sample errors"
 for _tag in _TAGS.split():
     COLUMNS[f"traffic/{_tag}/messages"] = ("messages", "sent by this rank, cumulative")
     COLUMNS[f"traffic/{_tag}/bytes"] = ("bytes", "sent by this rank, cumulative")

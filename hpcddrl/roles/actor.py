@@ -65,6 +65,7 @@ class Actor:
             slot = self._wait(self._version_for(index))
             if inbox.last:
                 break
+            control.enter(inbox.stage, inbox.since)
             self._collector.collect(slot.record, inbox.version, partial(self._ask_ahead, index + 1))
             with timing(Phase.SEND):
                 self._sender.send(slot, self._receivers[(first + index) % len(self._receivers)])

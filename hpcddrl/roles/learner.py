@@ -67,10 +67,12 @@ class Learner:
             samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
             stop = control.stop or self._enough(weights.frames + frames * self._learners)
             try:
-                weights = self._update(weights, self._gradient, frames, samples, learned.metrics["loss"], stop)
+                entering = weights.entering(control.wanted, weights.version + 1)
+                weights = self._update(entering, self._gradient, frames, samples, learned.metrics["loss"], stop)
             except RunError:
                 self._saver.save(weights, self._update.optimizer_state() or {})
                 raise
+            control.enter(weights.stage, weights.since)
             self._source.feedback(learned.errors, learned=not self._update.refused)
             self._peers.exchange(weights)  # which may change them
             self._publisher.put(weights, batch)

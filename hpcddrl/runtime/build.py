@@ -222,7 +222,8 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
         backend = averaging(config.update.backend, rank.comms.learners)
         ranks = ", ".join(map(str, learners))
         rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}")
-        return AllReduceUpdate(backend, len(learners), step, config.optimization, timing)
+        leads = rank.place.number == 0
+        return AllReduceUpdate(backend, len(learners), step, config.optimization, timing, leads=leads)
     return LocalUpdate(step, config.optimization, timing)
 
 

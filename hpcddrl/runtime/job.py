@@ -26,11 +26,13 @@ from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.control import Control, Monitor
 from hpcddrl.roles.counters import View, counters_for, steppers
+from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
+from hpcddrl.runtime.stages import watch_of
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.settings import group_config
 from hpcddrl.types import EnvSpec
@@ -64,7 +66,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         display.say(_budget_line(config, frames_before))
         display.placement(places, hosts)
         rank, monitor = _rank(
-            world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display.show, signals
+            world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display, signals
         )
         rank = replace(rank, frames_before=frames_before, resumed=resume, threads=use_threads(rank, hosts))
         loop = build(rank)
@@ -86,7 +88,7 @@ def _rank(
     run: RunDirectory,
     segment: int,
     frames_before: float,
-    show: Callable[[View], None],
+    display: Display,
     signals: Signals,
 ) -> tuple[Rank, Monitor | None]:
     """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``.
@@ -95,7 +97,8 @@ def _rank(
     """
     job, config = configs
     me, traffic, timing = places[world.rank], Traffic(), Timing()
-    counters = counters_for(spec.frame_skip, len(steppers(places)))
+    returns = most_returns(config.stages.detector)
+    counters = counters_for(spec.frame_skip, len(steppers(places)), returns)
     group = -1 if me.group is None else me.group
     attributes = rank_attributes(
         config,
@@ -110,9 +113,20 @@ def _rank(
     comms = split(world, places)
     monitor = None
     if world.rank == 0:
-        monitor = Monitor(comms.world, places, config.budget, config.deterministic, frames_before, show, traffic)
+        watch = watch_of(config.stages.detector, run, display.say)
+        monitor = Monitor(
+            comms.world,
+            places,
+            config.budget,
+            config.deterministic,
+            frames_before,
+            display.show,
+            watch,
+            returns,
+            traffic,
+        )
     interval_s = config.logging.interval_s
-    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, traffic)
+    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, returns, traffic)
     rank = Rank(
         config=config, job=job, spec=spec, comms=comms, places=places, control=control, traffic=traffic, run=run
     )

@@ -42,6 +42,7 @@ from hpcddrl.config import (
 from hpcddrl.networks.flat import TAIL, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
+from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.parts import published_bytes, rollouts_per_batch
 from hpcddrl.settings import group_config
 from hpcddrl.types import Array, EnvSpec
@@ -312,7 +313,7 @@ def _heard_in_a_round(coupling: Averaging | Ensemble | Population, groups: int) 
 def _statuses(job: Job) -> list[Flow]:
     senders = np.arange(1, len(job.places))
     rate = REPORTS_PER_ROW / job.config.logging.interval_s
-    nbytes = status_layout(len(COUNTERS)).nbytes
+    nbytes = status_layout(len(COUNTERS), most_returns(job.config.stages.detector)).nbytes
     return [Flow(_name(Tag.STATUS), nbytes, senders, np.zeros_like(senders), rate, posted=2, sending=1, most=2)]
 
 

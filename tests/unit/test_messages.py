@@ -11,10 +11,10 @@ from hpcddrl.comm.messages import (
     actions_layout,
     frames_layout,
     gradient_layout,
+    order_layout,
     pull_layout,
     rollout_layout,
     status_layout,
-    stop_layout,
     weights_layout,
 )
 from hpcddrl.types import Continuous, Discrete, EnvSpec, Rollout
@@ -31,8 +31,8 @@ LAYOUTS = {
     "frames": frames_layout(IMAGE, 3),
     "actions": actions_layout(IMAGE, 3),
     "continuous actions": actions_layout(VECTOR, 3),
-    "status": status_layout(15),
-    "stop": stop_layout(),
+    "status": status_layout(15, 7),
+    "order": order_layout(),
 }
 every_layout = pytest.mark.parametrize("name", sorted(LAYOUTS))
 
