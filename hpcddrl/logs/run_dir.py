@@ -39,6 +39,10 @@ class RunDirectory:
         """Return the folder of an owner's checkpoints (``group-0000``, ``server-0000``)."""
         return self.path / "checkpoints" / owner
 
+    def picture(self, name: str) -> Path:
+        """Return the path of an image of what a pretext task makes."""
+        return self.path / "pretext" / name
+
     def create(self, config: Config) -> None:
         """Make the directory of a new run and write its configuration.
 

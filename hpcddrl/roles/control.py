@@ -20,7 +20,7 @@ from hpcddrl.logs.resident import resident_bytes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.counters import COUNTERS, EPISODES, POLL_S, REPORTS_PER_ROW, Counters, View
 from hpcddrl.roles.stages import Watch
-from hpcddrl.types import Array, Metrics, Stage
+from hpcddrl.types import Array, Metrics, Stage, Weights
 
 GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 
@@ -217,6 +217,12 @@ class Control:
         self.stage = stage
         why = {} if self._monitor is None else self._monitor.why(stage)
         self.note("stages", time=time.perf_counter() - self._started, stage=stage, version=since, **why)
+
+    def helper(self, name: str, running: bool, weights: Weights, reason: str) -> None:
+        """Note that something that helps a stage has begun, or ended, with these weights."""
+        about = {"version": weights.version, "frames": weights.frames}
+        time_s = time.perf_counter() - self._started
+        self.note("helpers", time=time_s, helper=name, running=running, reason=reason, **about)
 
     def tick(self) -> None:
         """Write, report, and look for the order to stop, as far as each is due; cheap otherwise."""

@@ -57,6 +57,7 @@ from hpcddrl.runtime.compression import packing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
+from hpcddrl.runtime.stages import pretext_of
 from hpcddrl.types import Weights
 
 
@@ -195,6 +196,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     )
     learner = Learner(
         algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
+        pretext_of(rank, network, flat.gradient),
         flat.buffer,
         _source(rank, network, publisher),
         update,

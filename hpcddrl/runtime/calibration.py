@@ -22,7 +22,7 @@ from hpcddrl.runtime.plan import FLOAT, Job, flows, learner_steps_per_s, samples
 from hpcddrl.simulation.build import Scenario
 from hpcddrl.simulation.cost import FREE, Cost, Machine, Work
 
-REST = (Phase.LOG, Phase.CHECKPOINT, Phase.COMPRESS, Phase.OTHER)
+REST = (Phase.LOG, Phase.CHECKPOINT, Phase.COMPRESS, Phase.PRETEXT, Phase.OTHER)
 SAME = (
     *("env.id", "env.options", "env.frame_stack", "env.frame_skip", "network", "precision"),
     *("algorithm.kind", "acting.kind", "experience.kind", "update.kind", "coupling.kind"),

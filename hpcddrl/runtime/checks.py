@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import Averaging, Config, Hindsight, Population, Replay, Teacher
+from hpcddrl.config import Averaging, Config, Hindsight, Population, Pretext, Replay, Teacher
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.parts import published_bytes
+from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.settings import dump, group_config, load
 from hpcddrl.types import EnvSpec
@@ -44,6 +45,9 @@ def checked(config: Config) -> EnvSpec:
             f"coupling.kind = {config.coupling.kind!r} with group_settings: only weights of the same network can be "
             "averaged or taken over; give all groups one, or set coupling=ensemble"
         )
+    if isinstance(config.stages.early, Pretext):
+        for network in networks:
+            task_for(config.stages.early.task, network, spec)
     network = networks[0]
     parameters = size(network)
     if config.topology.servers > parameters:
