@@ -10,7 +10,7 @@ from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
 from hpcddrl.config.compression import ShareOfTime, Uncompressed, Whole
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, Replay
-from hpcddrl.config.helpers import AtFrames, Pretext, WithStage
+from hpcddrl.config.helpers import AtFrames, Pretext, RolloutReplay, WithStage
 from hpcddrl.config.stages import NoDetector
 from hpcddrl.config.update import ParameterServer
 
@@ -296,6 +296,31 @@ def _stages(config: Config) -> Rules:
             f"stages.early.alone_frames = {early.alone_frames:g}: more than stages.early.ends.frames = "
             f"{getattr(early.ends, 'frames', 0):g}, where the task ends; set less",
         )
+    if isinstance(config.stages.middle, RolloutReplay):
+        yield from _rollout_replay(config)
+
+
+def _rollout_replay(config: Config) -> Rules:
+    detector, algorithm = config.stages.detector, config.algorithm
+    name = "stages.middle.kind = 'replay'"
+    yield (
+        isinstance(detector, NoDetector),
+        f"{name} with stages.detector.kind = 'none': nobody says when the middle stage begins; set "
+        "stages.detector=detected, by_return or by_frames",
+    )
+    if isinstance(algorithm, QLearning):
+        yield True, f"{name} with algorithm.kind = 'q_learning': it has a replay already; set stages.middle=none"
+        return
+    yield (
+        algorithm.correction != "vtrace",
+        f"{name} with algorithm.correction = {algorithm.correction!r}: rollouts of older policies need V-trace; set "
+        "algorithm.correction=vtrace",
+    )
+    yield (
+        isinstance(algorithm.surrogate, ClippedSurrogate),
+        f"{name} with algorithm.surrogate.kind = 'clipped': its passes learn from each batch again already; set "
+        "stages.middle=none",
+    )
 
 
 def _determinism(config: Config) -> Rules:

@@ -18,6 +18,7 @@ from hpcddrl.recipes.impala import impala
 from hpcddrl.recipes.kickstart import kickstart
 from hpcddrl.recipes.paac import paac
 from hpcddrl.recipes.ppo import ppo
+from hpcddrl.recipes.staged import staged
 
 DEFAULT = "group_ensemble"
 RECIPES: dict[str, Callable[[], Config]] = {
@@ -37,5 +38,6 @@ RECIPES: dict[str, Callable[[], Config]] = {
         ppo,
         kickstart,
         ensemble_hetero,
+        staged,
     )
 }

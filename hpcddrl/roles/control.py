@@ -20,7 +20,7 @@ from hpcddrl.logs.resident import resident_bytes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.counters import COUNTERS, EPISODES, POLL_S, REPORTS_PER_ROW, Counters, View
 from hpcddrl.roles.stages import Watch
-from hpcddrl.types import Array, Metrics, Stage, Weights
+from hpcddrl.types import Array, Metrics, Stage
 
 GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 
@@ -218,11 +218,10 @@ class Control:
         why = {} if self._monitor is None else self._monitor.why(stage)
         self.note("stages", time=time.perf_counter() - self._started, stage=stage, version=since, **why)
 
-    def helper(self, name: str, running: bool, weights: Weights, reason: str) -> None:
-        """Note that something that helps a stage has begun, or ended, with these weights."""
-        about = {"version": weights.version, "frames": weights.frames}
+    def helper(self, name: str, running: bool, reason: str, version: int) -> None:
+        """Note that something that helps a stage has begun, or ended, with this version of the weights."""
         time_s = time.perf_counter() - self._started
-        self.note("helpers", time=time_s, helper=name, running=running, reason=reason, **about)
+        self.note("helpers", time=time_s, helper=name, running=running, reason=reason, version=version)
 
     def tick(self) -> None:
         """Write, report, and look for the order to stop, as far as each is due; cheap otherwise."""
@@ -312,6 +311,7 @@ class Control:
                 "used",
                 "dropped",
                 "pending",
+                "replayed",
                 "updates",
                 "episodes",
             )

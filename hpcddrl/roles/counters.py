@@ -31,6 +31,7 @@ class Counters:
     used: float = 0.0  # of those produced: learned from at least once
     dropped: float = 0.0  # … never learned from, and gone
     pending: float = 0.0  # … not learned from yet
+    replayed: float = 0.0  # of those trained: drawn again from a replay of rollouts
     updates: float = 0.0
     return_mean: float = math.nan  # over this rank's share of the last 100 episodes
     return_count: float = 0.0

@@ -142,7 +142,7 @@ class PretextTraining:
             self._show()
         self._running = not over
         kind = self._config.task.kind
-        self._control.helper(kind, self._running, weights, over or f"{weights.stage.name.lower()} stage")
+        self._control.helper(kind, self._running, over or f"{weights.stage.name.lower()} stage", weights.version)
 
     def _show_when_due(self) -> None:
         if time.monotonic() - self._started >= self._next_picture_s:

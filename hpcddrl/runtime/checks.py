@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
-from hpcddrl.config import Averaging, Config, Hindsight, Population, Pretext, Replay, Teacher
+from hpcddrl.config import Averaging, Config, Hindsight, Population, Pretext, Replay, RolloutReplay, Teacher
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import steppers
-from hpcddrl.runtime.parts import published_bytes
+from hpcddrl.runtime.parts import columns_per_batch, published_bytes
 from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.settings import dump, group_config, load
@@ -48,6 +48,12 @@ def checked(config: Config) -> EnvSpec:
     if isinstance(config.stages.early, Pretext):
         for network in networks:
             task_for(config.stages.early.task, network, spec)
+    columns = columns_per_batch(config, config.topology.actors_per_group or 0)
+    if isinstance(config.stages.middle, RolloutReplay) and config.stages.middle.capacity < columns:
+        raise ValueError(
+            f"stages.middle.capacity = {config.stages.middle.capacity}: fewer than the {columns} rollouts of one "
+            "environment in a batch; set more"
+        )
     network = networks[0]
     parameters = size(network)
     if config.topology.servers > parameters:

@@ -278,7 +278,9 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         "env_steps_per_s": view.total("env_steps") / seconds,
         "predictions_per_s": view.total("predictions") / seconds,
         "trained_samples_per_s": view.total("trained") / seconds,
-        "transitions": {name: view.total(name) for name in ("produced", "trained", "used", "dropped", "pending")},
+        "transitions": {
+            name: view.total(name) for name in ("produced", "trained", "used", "dropped", "pending", "replayed")
+        },
         "return_mean": known(view.return_mean),
         "return_best": known(float(np.nanmax(view.column("return_best")))),
         "return_mean_per_env": {

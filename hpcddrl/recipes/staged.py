@@ -1,0 +1,45 @@
+"""A3C with a helper for each of its stages that has one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hpcddrl.config import Config, DetectedStages, Pretext, RolloutReplay, Stages
+from hpcddrl.recipes.a3c import a3c
+
+
+def staged() -> Config:
+    """`a3c` that is told its stages, and gets other help in each.
+
+    Source: the research proposal's second part.
+
+        early   no better than random play     an autoencoder on the torso's convolutions, beside the rewards
+        middle  between the two                each worker learns from its rollouts again, by priority
+        late    on a plateau                   nothing yet (the proposal: an ensemble of the workers' local models)
+
+    Rank 0 tells the stage by the returns of all workers (`rl.stages`); it rides on the server's weights, so that all
+    workers enter it with the same version. The proposal stopped its autoencoder at 1M steps:
+    ``--set stages.early.ends=frames --set stages.early.ends.frames=4e6`` (it counts steps, and a step has 4 frames).
+
+    Different from `a3c`: V-trace, since what is drawn again is of older weights (on a worker's own fresh rollouts it is
+    the n-step return). Ours, since the proposal names no number: that errors are weighed by motion, the weights of the
+    losses, one drawn batch for each fresh one, priority by |v − V|, 1,000 updates until a rollout is too stale.
+
+    Its ablations, each beside the other's default:
+
+        --set stages.early=none
+        --set stages.middle=none
+        --set stages.early=none --set stages.middle=none       neither, with the same detector and V-trace
+        --set stages.middle.negative_share=0.25                negative rewards are drawn more often
+        --set stages.early.task=next_frame                     or segmentation, object_proposals
+        --set stages.early.task.weighting=even                 or attention
+
+    Games whose images are smaller than 64 pixels need ``--set network.torso=nips --set env.frame_stack=2`` for the
+    autoencoder: it needs convolutions, and two frames to tell what moves.
+    """
+    return replace(
+        a3c(),
+        recipe="staged",
+        algorithm=replace(a3c().algorithm, correction="vtrace"),
+        stages=Stages(detector=DetectedStages(), early=Pretext(), middle=RolloutReplay()),
+    )
