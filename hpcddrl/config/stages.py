@@ -57,7 +57,10 @@ class DetectedStages:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StagesByReturn:
-    """Stages are told by the mean return of the last episodes, against two thresholds."""
+    """Stages are told by the mean return of the last episodes, against two thresholds, given together.
+
+    ``--set 'stages.detector={"kind": "by_return", "middle_above": -15, "late_above": 10}'``
+    """
 
     kind: Literal["by_return"] = "by_return"
     middle_above: float
@@ -88,9 +91,9 @@ class StagesByFrames:
     """Stages begin at given frames, and none comes back."""
 
     kind: Literal["by_frames"] = "by_frames"
-    middle_from: PositiveFloat
+    middle_from: PositiveFloat = 1e6
     """Environment frames at which the middle begins."""
-    late_from: PositiveFloat
+    late_from: PositiveFloat = 10e6
     """Environment frames at which the late stage begins."""
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hpcddrl.figures.stages import shade
 from hpcddrl.figures.statistics import binned, interquartile_mean, interval, running_mean
 from hpcddrl.figures.style import FAINT, colours, gap_figure, panels, short, styled
 from hpcddrl.types import Array
@@ -22,7 +23,7 @@ NO_EPISODES = "no episode has finished yet: there is no return to draw"
 
 
 @styled
-def learning_curves(episodes: pd.DataFrame, window: int = WINDOW) -> Figure:
+def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, stages: pd.DataFrame | None = None) -> Figure:
     """Draw returns over frames and over seconds: a row an environment, a line a setting, faint lines its seeds.
 
     A line is the interquartile mean over the seeds, the band its 95 % bootstrap interval. It reaches as far as all
@@ -31,6 +32,7 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW) -> Figure:
     Args:
         episodes: a row a finished episode: run, setting, game, return, job_frames, seconds, superseded.
         window: episodes that each point is the mean of.
+        stages: of the one run that is drawn, as bands: stage, reason, job_frames, seconds, superseded.
     """
     games = list(dict.fromkeys(episodes["game"]))
     if not games:
@@ -46,6 +48,8 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW) -> Figure:
             panel.set(xlabel=OVER[over], title=game if over == "job_frames" else "")
             short("x", panel)
             panel.set_xlim(left=0)
+            if stages is not None:
+                shade(panel, stages, over, float(kept[over].max()))
         axes[len(OVER) * row].set_ylabel(f"return, last {window} episodes")
     handles = {
         label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)

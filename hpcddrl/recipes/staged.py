@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcddrl.config import Config, DetectedStages, Pretext, RolloutReplay, Stages
+from hpcddrl.config import ActorCritic, Config, DetectedStages, Pretext, RolloutReplay, Stages
 from hpcddrl.recipes.a3c import a3c
 
 
@@ -40,6 +40,6 @@ def staged() -> Config:
     return replace(
         a3c(),
         recipe="staged",
-        algorithm=replace(a3c().algorithm, correction="vtrace"),
+        algorithm=ActorCritic(unroll_length=5, correction="vtrace"),
         stages=Stages(detector=DetectedStages(), early=Pretext(), middle=RolloutReplay()),
     )

@@ -38,7 +38,15 @@ def test_ranks_prints_the_layouts_that_work(command, name):
     code, out, err = command("ranks", name, "--most", 5)
     assert (code, err) == (0, "")
     counts = [int(line.split()[1]) for line in out.splitlines() if line.startswith("│")]
-    smallest = {"a3c": 2, "ddql": 2, "ensemble_hetero": 2, "group_ensemble": 2, "apex": 3, "gorila": 3}.get(name, 1)
+    smallest = {
+        "a3c": 2,
+        "staged": 2,
+        "ddql": 2,
+        "ensemble_hetero": 2,
+        "group_ensemble": 2,
+        "apex": 3,
+        "gorila": 3,
+    }.get(name, 1)
     assert counts == list(range(smallest, 6))
 
 

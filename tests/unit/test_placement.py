@@ -9,7 +9,15 @@ from hpcddrl.config import Topology
 from hpcddrl.recipes import RECIPES
 
 SIZES = [*range(1, 41), 63, 64, 65, 97, 100, 127, 128, 256, 509, 1000, 1024, 2048, 4095, 4096]
-SMALLEST = {"a3c": 2, "ddql": 2, "ensemble_hetero": 2, "group_ensemble": 2, "apex": 3, "gorila": 3}  # the others: 1
+SMALLEST = {
+    "a3c": 2,
+    "staged": 2,
+    "ddql": 2,
+    "ensemble_hetero": 2,
+    "group_ensemble": 2,
+    "apex": 3,
+    "gorila": 3,
+}  # the others: 1
 TOPOLOGIES = {
     **{name: recipe().topology for name, recipe in RECIPES.items()},
     "two learners a group": Topology(learners_per_group=2),

@@ -28,8 +28,11 @@ def config_of(recipe="impala", ranks=3, env=CATCH, **changes) -> Config:
     return replace(config, topology=fit(config.topology, ranks))
 
 
-def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=True, **attributes):
-    """Write a segment of so many rows, one a second; the episode that ends in second t has the return returns(t)."""
+def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=True, stages=(), **attributes):
+    """Write a segment of so many rows, one a second; the episode that ends in second t has the return returns(t).
+
+    All ranks enter the ``stages``; rank 0 has the reason.
+    """
     config = config or config_of()
     run, places = RunDirectory(path), place(config.topology)
     if not path.exists():
@@ -46,6 +49,8 @@ def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=
         )
         for t in range(1, rows + 1):
             _row(log, where, t, returns)
+        for stage in stages:
+            log.append("stages", {name: x for name, x in stage.items() if name != "reason" or rank == 0})
         log.flush()
     if end:
         ended = datetime.now(UTC) + timedelta(seconds=2)
