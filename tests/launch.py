@@ -1,10 +1,15 @@
 """Starting jobs under mpirun from a test: in a process group of their own, with a hard limit, output kept in files.
 
+Jobs that are only run to their end start from a Python that has everything loaded (see warm.py), which saves each rank
+some seconds; a ``Job`` starts Python itself, since its ranks may be signalled and measured from outside.
+
 A job that is still there at its limit is killed, group and ranks, and the test fails with everything it printed: a
 deadlock is a failure, not a test run that never ends.
 """
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shlex
@@ -22,6 +27,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
+WARM = Path(__file__).with_name("warm.py")
 LIMIT_S = 120.0
 
 
@@ -138,7 +144,9 @@ class Job:
 
 
 def python(ranks: int, *arguments: str | Path, cwd: Path, limit_s: float = LIMIT_S, **environment: str) -> Finished:
-    """Run a Python program on several ranks to its end."""
+    """Run a Python program on several ranks to its end; in an environment of its own, from a Python of its own."""
+    if not environment:
+        arguments = (WARM, "run", _warm(), *arguments)
     with Job(ranks, *arguments, cwd=cwd, limit_s=limit_s, **environment) as job:
         return job.finish()
 
@@ -185,6 +193,23 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file."""
     data: dict[str, Any] = json.loads(path.read_text())
     return data
+
+
+@functools.cache
+def _warm() -> Path:
+    """Start what ranks are forked from, which ends when this process ends; return where it listens."""
+    at = Path(tempfile.mkdtemp(prefix="hpcddrl-warm-")) / "socket"
+    command, pipe = [sys.executable, str(WARM), "serve", str(at)], subprocess.PIPE
+    server = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=_environment(), start_new_session=True)
+
+    def end() -> None:
+        server.communicate()
+        shutil.rmtree(at.parent)
+
+    atexit.register(end)
+    assert server.stdout is not None
+    assert server.stdout.readline(), "the server that ranks are forked from has ended"
+    return at
 
 
 def _mpirun() -> str:

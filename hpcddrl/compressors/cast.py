@@ -11,7 +11,7 @@ from torch import Tensor
 from hpcddrl.compressors.compressed import Bytes, as_bytes, from_bytes
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork
-from hpcddrl.networks.precision import choose_precision, rate_of
+from hpcddrl.networks.precision import choose_precision, shortest_calls
 from hpcddrl.types import EnvSpec, Output
 
 
@@ -96,11 +96,9 @@ class CastStandIn:
     def tune(self, observation: Tensor) -> None:
         """Choose between channels first and channels last."""
         if observation.dim() == 4:
-            rates = {}
-            for layout in (torch.contiguous_format, torch.channels_last):
-                self.lay_out(layout)
-                rates[layout] = rate_of(self._pass(observation), len(observation), seconds=0.05)
-            self.lay_out(max(rates, key=lambda layout: rates[layout]))
+            calls = dict.fromkeys((torch.contiguous_format, torch.channels_last), self._pass(observation))
+            shortest = shortest_calls(calls, seconds=0.05, prepare=self.lay_out)
+            self.lay_out(min(shortest, key=lambda layout: shortest[layout]))
 
     def lay_out(self, layout: torch.memory_format) -> None:
         """Keep the torso's weights so, and observations likewise."""

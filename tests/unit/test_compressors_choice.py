@@ -105,7 +105,8 @@ def test_a_report_says_what_is_saved_and_what_it_costs():
     rows, teacher = reports(["fp32", "int8", "student 0.25 fp32", "magnitude 0.8"])
     same, int8, student, zeros = rows
     assert [row.name for row in rows] == ["fp32", "int8", "student 0.25 fp32", "magnitude 0.8"]
-    assert (same.kl, same.agreement, same.nbytes) == (0.0, 1.0, 4 * size_of(teacher))
+    assert (same.agreement, same.nbytes) == (1.0, 4 * size_of(teacher))
+    assert same.kl == pytest.approx(0.0, abs=1e-6)  # its layout is what is faster, and another one rounds otherwise
     assert 0 < int8.kl < 0.01
     assert int8.agreement > 0.8
     assert int8.cost == same.cost

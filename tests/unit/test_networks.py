@@ -12,7 +12,7 @@ from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.flat import TAIL, flatten
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.policy_value import PolicyValueNetwork
-from hpcddrl.networks.precision import choose_precision
+from hpcddrl.networks.precision import choose_precision, shortest_calls
 from hpcddrl.networks.torsos import SMALLEST_SIDE, TORSOS, torso
 from hpcddrl.types import Continuous, Discrete, EnvSpec
 
@@ -287,13 +287,31 @@ def test_choose_precision_times_nothing_on_vectors(wanted, name):
 def test_choose_precision_prefers_plain_fp32_when_the_others_gain_too_little(monkeypatch):
     rates = dict(zip(PRECISIONS, [100.0, 105.0, 109.0, 101.0], strict=True))
     monkeypatch.setattr("hpcddrl.networks.precision._answering", lambda net, precision, x: precision)
-    monkeypatch.setattr("hpcddrl.networks.precision.rate_of", lambda precision, samples, seconds: rates[precision])
+    shortest = lambda calls, seconds: {c: 4 / rates[c] for c in calls}  # noqa: E731
+    monkeypatch.setattr("hpcddrl.networks.precision.shortest_calls", shortest)
     net = network(SMALL)
     assert choose_precision(net, SMALL, "auto", 4, trains=False)[0] == PRECISIONS[0]
     for better, worse in pairwise(reversed(PRECISIONS)):
         rates[better], rates[worse] = 150.0, 100.0
         assert choose_precision(net, SMALL, "auto", 4, trains=False)[0] == better
         rates[better] = 100.0
+
+
+def test_the_shortest_call_counts_however_long_the_others_take(monkeypatch):
+    clock, order = [0.0], []
+    takes = {"a": iter([50, 9, 2, 1, 8, 3, 9, 9]), "b": iter([1, 4, 4, 4, 5, 6, 7, 8])}
+
+    def calling(name):
+        def once():
+            order.append(name)
+            clock[0] += next(takes[name])
+
+        return once
+
+    monkeypatch.setattr("hpcddrl.networks.precision.time.perf_counter", lambda: clock[0])
+    shortest = shortest_calls({name: calling(name) for name in takes}, seconds=0.0, prepare=order.append)
+    assert shortest == {"a": 1, "b": 4}
+    assert order == ["a", "a", "a", "b", "b", "b", *"aabb" * 2]
 
 
 def test_choose_precision_leaves_the_weights_alone():
