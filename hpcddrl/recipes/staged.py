@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpcddrl.config import ActorCritic, Config, DetectedStages, Pretext, RolloutReplay, Stages
+from hpcddrl.config import ActorCritic, Config, DetectedStages, Env, Network, Pretext, RolloutReplay, Stages
 from hpcddrl.recipes.a3c import a3c
 
 
@@ -34,12 +34,15 @@ def staged() -> Config:
         --set stages.early.task=next_frame                     or segmentation, object_proposals
         --set stages.early.task.weighting=even                 or attention
 
-    Games whose images are smaller than 64 pixels need ``--set network.torso=nips --set env.frame_stack=2`` for the
-    autoencoder: it needs convolutions, and two frames to tell what moves.
+    What `a3c` has on Atari, its network and four frames, are named here, so that games of smaller images (20 pixels and
+    more) have them too: the autoencoder needs convolutions, and two frames to tell what moves. Environments of vectors
+    take ``--set stages.early=none --set network.torso=auto``.
     """
     return replace(
         a3c(),
         recipe="staged",
+        env=Env(num_envs=16, frame_stack=4),
+        network=Network(torso="nips"),
         algorithm=ActorCritic(unroll_length=5, correction="vtrace"),
         stages=Stages(detector=DetectedStages(), early=Pretext(), middle=RolloutReplay()),
     )

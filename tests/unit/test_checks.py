@@ -49,10 +49,11 @@ def test_a_student_needs_a_teacher():
 
 
 def test_a_pretext_task_needs_images_with_room_for_convolutions():
-    assert "needs images, the environment shows vectors of 4" in complaint("staged", 2, "env.id=CartPole-v1")
-    assert "env.frame_stack = 1: a pretext task needs two frames" in complaint("staged", 2, CATCH)
-    assert "network.torso = 'mlp'" in complaint("staged", 2, CATCH, "env.frame_stack=2")
-    check("staged", 2, "env.id=CartPole-v1", "stages.early=none")
+    vectors = ("env.id=CartPole-v1", "network.torso=auto")
+    assert "needs images, the environment shows vectors of 16" in complaint("staged", 2, *vectors)
+    assert "env.frame_stack = 1: a pretext task needs two frames" in complaint("staged", 2, "env.frame_stack=1")
+    assert "network.torso = 'mlp'" in complaint("staged", 2, "network.torso=auto")
+    check("staged", 2, *vectors, "stages.early=none")
 
 
 def test_a_replay_of_rollouts_holds_a_batch_at_least():
