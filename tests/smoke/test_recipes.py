@@ -46,7 +46,7 @@ def given(**values: object) -> tuple[str, ...]:
     return tuple(settings(**values))
 
 
-STAGES = given(stages__detector="by_frames", stages__detector__middle_from=2000, stages__detector__late_from=5000)
+STAGES = given(stages__detector="by_frames", stages__detector__middle_from=1000, stages__detector__late_from=8000)
 SMALL_IMAGES = given(env__frame_stack=2, network__torso="nips")
 SOON = given(experience__learning_starts=500, experience__batch_size=32)  # to learn within seconds
 CASES = [
@@ -458,7 +458,7 @@ def test_all_who_share_weights_enter_a_stage_with_the_same_version(run):
     reasons = run.files[0]["stages/reason"].asstr()[:]
     for reason, frames in zip(reasons, run.files[0]["stages/frames"][:], strict=True):
         assert f"frames on: {reason}" in run.job.stdout
-        assert 2000 <= frames <= run.summary["frames"]
+        assert 1000 <= frames <= run.summary["frames"]
     assert "[Stage " in run.job.stdout
 
 
@@ -474,9 +474,7 @@ def test_helpers_run_in_their_stages(run):
         assert rows["autoencoder", True] == 0
         assert middle <= rows["rollout_replay", True] <= rows["autoencoder", False] < late
         assert rows["rollout_replay", False] >= late
-        pretext = file["learning/pretext_loss"][:]
-        assert np.isfinite(pretext[0])
-        assert np.isnan(pretext[-1])
+        assert np.isfinite(file["learning/pretext_loss"][0])
         effective = file["learning/replay_effective"][:]
         effective = effective[np.isfinite(effective)]
         assert len(effective)
