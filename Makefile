@@ -10,6 +10,7 @@ TORCH_INDEX   ?=
 OVERSUBSCRIBE ?= auto
 MPIRUN        ?= mpirun
 RANKS         ?= 16
+RUNS          ?= runs
 
 ifeq ($(filter $(MPI),wheel system),)
 $(error MPI is "wheel" or "system", not "$(MPI)")
@@ -31,7 +32,13 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make run     the default job, $(MPIRUN) -n $(RANKS) python -m hpcddrl --seconds 300
                make run RANKS=4 ARGS="run impala --env ALE/Breakout-v5 --seconds 600"
   make test    python -m pytest, without the slow tests; make test ARGS="-m slow"
+  make test-slurm
+               the job scripts on a Slurm: the one that answers here, else one that the tests start on this
+               machine (as root; tests/slurm/cluster.sh names the packages); half an hour
   make lint    ruff, and mypy in strict mode
+  make figures the notebooks of analysis/ on some runs, and their pictures, in figures/;
+               make figures RUNS="runs/a runs/b" ARGS="--out elsewhere --only groups"
+  make docs    the documentation, from docs/ and the docstrings: build/docs/index.html
   make bench   benchmarks/throughput.py; make bench ARGS=--help
   make bench-frameworks
                benchmarks/frameworks.py: every recipe on Pong for 10 minutes, those that have no row yet;
@@ -46,6 +53,15 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/communication.py: averaging and publication beside bare loops, and Horovod
   make bench-compressors
                benchmarks/compressors.py: how fast compressed networks answer on one core
+  make bench-ensemble
+               benchmarks/ensemble.py: the group ensemble beside its rivals, over seeds, hours;
+               make bench-ensemble ARGS=--missing, ARGS="--games Catch --side-by-side 2"
+  make bench-nnc
+               benchmarks/nnc.py: compressed actors beside the networks they follow, over seeds, hours
+  make bench-staged
+               benchmarks/staged.py: the helpers of each stage, alone and together, over seeds, hours
+  make bench-groups
+               benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -71,7 +87,8 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-.PHONY: help setup run test lint $(BENCHMARKS) clean
+BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups
+.PHONY: help setup run test test-slurm lint figures docs $(BENCHMARKS) clean
 
 help:
 	@: $(info $(HELP))
@@ -92,10 +109,20 @@ run: $(STAMP)
 test: $(STAMP)
 	$(IN_ENV) python -m pytest $(ARGS)
 
+test-slurm: $(STAMP)
+	$(IN_ENV) python -m pytest tests/slurm -m slurm -rs $(ARGS)
+
 lint: $(STAMP)
 	$(IN_ENV) ruff check .
 	$(IN_ENV) ruff format --check .
 	$(IN_ENV) mypy
+
+figures: $(STAMP)
+	$(IN_ENV) python -m analysis $(RUNS) $(ARGS)
+
+docs: $(STAMP)
+	$(IN_ENV) python -m sphinx -W --keep-going -q -d build/docs-trees docs build/docs $(ARGS)
+	@echo 'open build/docs/index.html'
 
 bench: $(STAMP)
 	$(IN_ENV) python -m benchmarks.throughput $(ARGS)
@@ -115,6 +142,18 @@ bench-communication: $(STAMP)
 bench-compressors: $(STAMP)
 	$(IN_ENV) python -m benchmarks.compressors $(ARGS)
 
+bench-ensemble: $(STAMP)
+	$(IN_ENV) python -m benchmarks.ensemble $(ARGS)
+
+bench-nnc: $(STAMP)
+	$(IN_ENV) python -m benchmarks.nnc $(ARGS)
+
+bench-staged: $(STAMP)
+	$(IN_ENV) python -m benchmarks.staged $(ARGS)
+
+bench-groups: $(STAMP)
+	$(IN_ENV) python -m benchmarks.groups $(ARGS)
+
 clean:
-	rm -rf .venv .venv-peers-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers-* docs/generated build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

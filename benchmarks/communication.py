@@ -16,30 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks.jobs import REFUSED
-from benchmarks.rows import (
-    CHANGED,
-    ROOT,
-    Row,
-    about_machine,
-    add_row,
-    code_key,
-    has_row,
-    machine,
-    markdown_table,
-    read_rows,
-)
+from benchmarks.flow import Task, absent, carry_out, committed, parser_for, settled
+from benchmarks.jobs import launch, portable, today
+from benchmarks.rows import ROOT, Row, about_machine, add_row, code_key, machine, markdown_table, read_rows
 
 CYCLES_MS = ("0.05", "0.1", "0.3", "1", "5")  # beside the default
+LOGS = ROOT / "runs/bench-communication"
 LIMIT_S = 300.0  # of one run
+EXPECTED_S = 60.0  # for one size, until one was measured
 KEY = ("ranks", "megabytes", "machine", "code")
 AVERAGING = ("allreduce_ms", "allreduce_bare_ms", "allreduce_share")
 PUBLISHING = ("publication_ms", "publication_bare_ms", "publication_share")
@@ -68,23 +58,9 @@ def timed(ranks: int, megabytes: float, cycle_ms: str | None) -> dict[str, float
     Raises:
         RuntimeError: it failed, with the end of what it said.
     """
-    cycle = {} if cycle_ms is None else {"HOROVOD_CYCLE_TIME": cycle_ms}
-    environment = {name: value for name, value in os.environ.items() if name != "HOROVOD_CYCLE_TIME"} | cycle
-    try:
-        done = subprocess.run(
-            command(ranks, megabytes),
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
-    except subprocess.TimeoutExpired as late:
-        raise RuntimeError(f"{shlex.join(late.cmd)}: still there after {LIMIT_S:.0f} s, ended") from late
-    if done.returncode:
-        raise RuntimeError("\n".join((done.stdout + done.stderr).splitlines()[-20:]))
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    log = LOGS / f"{ranks}-{megabytes:g}-{cycle_ms or 'default'}.log"
+    launch(command(ranks, megabytes), log, LIMIT_S, HOROVOD_CYCLE_TIME=cycle_ms)
+    return dict(json.loads(next((line for line in log.read_text().splitlines() if line.startswith("{")), "")))
 
 
 def row_of(found: dict[str, float], cycles: dict[str, dict[str, float]]) -> Row:
@@ -108,8 +84,8 @@ def key_of(ranks: int, megabytes: float, code: str) -> Row:
     return {"ranks": str(ranks), "megabytes": f"{megabytes:g}", "machine": machine(), "code": code}
 
 
-def run(path: Path, ranks: int, megabytes: float) -> Row:
-    """Make the runs of one size, write their row and draw the table.
+def run(path: Path, ranks: int, megabytes: float) -> str:
+    """Make the runs of one size, write their row and draw the table; return what they came to.
 
     Raises:
         RuntimeError: one failed.
@@ -117,11 +93,14 @@ def run(path: Path, ranks: int, megabytes: float) -> Row:
     code, load = code_key(), os.getloadavg()[0]
     found = timed(ranks, megabytes, None)
     cycles = {cycle: timed(ranks, megabytes, cycle) for cycle in CYCLES_MS} if "horovod" in found else {}
-    line = ["python" if part == sys.executable else part for part in command(ranks, megabytes)]
-    row = key_of(ranks, megabytes, code) | row_of(found, cycles) | {"load": f"{load:.1f}", "command": shlex.join(line)}
-    row |= {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "about": about_machine()}
+    row = key_of(ranks, megabytes, code) | row_of(found, cycles) | {"load": f"{load:.1f}", "date": today()}
+    row |= {"about": about_machine(), "command": portable(command(ranks, megabytes))}
     draw(path, add_row(path, COLUMNS, row), code)
-    return row
+    horovod = f", Horovod {row['horovod_ms']} ms ({row['horovod_best_ms']} at best)" if "horovod_ms" in row else ""
+    return (
+        f"allreduce {row['allreduce_ms']} ms, {row['allreduce_share']} of the bare loop's speed; "
+        f"publication {row['publication_ms']} ms, {row['publication_share']}{horovod}"
+    )
 
 
 def draw(path: Path, rows: Sequence[Row], code: str) -> None:
@@ -134,14 +113,9 @@ def draw(path: Path, rows: Sequence[Row], code: str) -> None:
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="communication", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for("communication", __doc__)
     parser.add_argument("--ranks", type=int, nargs="*", default=[2, 4], help="default: 2 4")
     parser.add_argument("--megabytes", type=float, nargs="*", default=[1.7, 6.8], help="default: 1.7 6.8")
-    parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR", help="folder of the table")
-    parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
-    parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
     given = parser.parse_args(arguments)
     if min(given.ranks) < 2:
         parser.error(f"--ranks {min(given.ranks)}: one rank has nobody to talk to; start 2 or more")
@@ -151,32 +125,14 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and write it down."""
     given = options(arguments)
-    path, code = given.into / "communication.csv", code_key()
-    sizes = list(product(given.ranks, given.megabytes))
-    rows = read_rows(path)
-    missing = [size for size in sizes if not has_row(rows, key_of(*size, code))]
-    listed = ", ".join(f"{ranks} ranks {megabytes:g} MB" for ranks, megabytes in missing)
-    print(f"{len(sizes) - len(missing)} of {len(sizes)} rows are there; missing: {listed or 'none'}")
-    if given.missing:
-        return 0
-    if code.endswith(CHANGED) and not given.dirty:
-        print("hpcddrl/ has changes that no commit has: commit them, or give --dirty", file=sys.stderr)
-        return REFUSED
-    exit_code = 0
-    for ranks, megabytes in missing:
-        try:
-            row = run(path, ranks, megabytes)
-        except RuntimeError as failure:
-            print(f"{ranks} ranks {megabytes:g} MB: failed\n{failure}", flush=True)
-            exit_code = 1
-            continue
-        horovod = f", Horovod {row['horovod_ms']} ms ({row['horovod_best_ms']} at best)" if "horovod_ms" in row else ""
-        print(
-            f"{ranks} ranks {megabytes:g} MB: allreduce {row['allreduce_ms']} ms, {row['allreduce_share']} of the bare "
-            f"loop's speed; publication {row['publication_ms']} ms, {row['publication_share']}{horovod}",
-            flush=True,
-        )
-    return exit_code
+    path, code = given.into / "communication.csv", committed()
+    keys = {size: key_of(*size, code) for size in product(given.ranks, given.megabytes)}
+    missing = absent(read_rows(path), keys, given.dirty)
+    names = [f"{ranks} ranks {megabytes:g} MB" for ranks, megabytes in missing]
+    tasks = [Task(name, EXPECTED_S, partial(run, path, *size)) for name, size in zip(names, missing, strict=True)]
+    if (exit_code := settled(given, len(keys), names, tasks)) is not None:
+        return exit_code
+    return carry_out(tasks, given.dirty)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
-from benchmarks.rows import Row, add_row, code_key, has_row, machine, markdown_table, read_rows
+from benchmarks.flow import Task, absent, carry_out, committed, parser_for, settled
+from benchmarks.rows import Row, add_row, code_key, machine, markdown_table, read_rows
 from hpcddrl.compressors.make import make_compressor, name_of
 from hpcddrl.compressors.report import Report, report
 from hpcddrl.config import compression
 
-HERE = Path(__file__).parent
-ROWS, TABLE = HERE / "compressors.csv", HERE / "compressors.md"
+EXPECTED_S = 30.0  # for one torso and batch, until one was measured
 KEY = ("code", "machine", "torso", "compressor", "batch")
 MEASURED = (
     "latency_ms",
@@ -132,33 +135,50 @@ def document(rows: Iterable[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Measure what is missing and write it down."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = parser_for("compressors", __doc__)
     torsos = ["nips", "nature", "resnet"]
     parser.add_argument("--torso", nargs="*", default=torsos, choices=torsos, help="networks (default: all)")
     parser.add_argument("--batch", nargs="*", type=int, default=[1, 16, 64], help="sizes (default: 1 16 64)")
     parser.add_argument("--compressor", nargs="*", default=list(candidates()), choices=list(candidates()), help="(all)")
     parser.add_argument("--repetitions", type=int, default=25, help="of each timing (default: 25)")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the table (default: benchmarks)")
-    options = parser.parse_args()
-    if min([options.repetitions, *options.batch]) < 1:
+    given = parser.parse_args(arguments)
+    if min([given.repetitions, *given.batch]) < 1:
         parser.error("--repetitions and --batch: 1 or more")
-    path = options.out / ROWS.name
-    code, host, rows = code_key(), machine(), read_rows(path)
-    for torso in options.torso:
-        for batch in options.batch:
-            keys = [dict(zip(KEY, (code, host, torso, name, str(batch)), strict=True)) for name in options.compressor]
-            missing = [key for key in keys if not has_row(rows, key)]
-            print(f"{torso}, batch {batch}: {len(missing)} of {len(keys)} rows to measure", flush=True)
-            if not missing:
-                continue
-            load = os.getloadavg()[0]
-            found = measure(torso, [key["compressor"] for key in missing], batch, options.repetitions)
-            for key, one in zip(missing, found, strict=True):
-                rows = add_row(path, COLUMNS, row_of(key, one, options.repetitions, load))
-            (options.out / TABLE.name).write_text(document(rows))
+    return given
+
+
+def measured(path: Path, torso: str, batch: int, names: Sequence[str], repetitions: int) -> str:
+    """Measure the compressors of a torso at a batch size, write their rows and the table; return what came out."""
+    load, code = os.getloadavg()[0], code_key()
+    rows = []
+    for name, one in zip(names, measure(torso, names, batch, repetitions), strict=True):
+        key = dict(zip(KEY, (code, machine(), torso, name, str(batch)), strict=True))
+        rows.append(row_of(key, one, repetitions, load))
+        path.with_suffix(".md").write_text(document(add_row(path, COLUMNS, rows[-1])))
+    return ", ".join(f"{row['compressor']} {row['latency_ms']} ms ({row['verdict']})" for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing and write it down."""
+    given, code, host = options(arguments), committed(), machine()
+    path = given.into / "compressors.csv"
+    wanted = [(torso, batch, name) for torso in given.torso for batch in given.batch for name in given.compressor]
+    keys = {
+        (torso, batch, name): dict(zip(KEY, (code, host, torso, name, str(batch)), strict=True))
+        for torso, batch, name in wanted
+    }
+    missing = absent(read_rows(path), keys, given.dirty)
+    tasks = []
+    for (torso, batch), those in groupby(missing, key=lambda entry: entry[:2]):
+        make = partial(measured, path, torso, batch, [name for *_, name in those], given.repetitions)
+        tasks.append(Task(f"{torso}, batch {batch}", EXPECTED_S, make))
+    names = [f"{torso} {name} at {batch}" for torso, batch, name in missing]
+    if (exit_code := settled(given, len(keys), names, tasks)) is not None:
+        return exit_code
+    return carry_out(tasks, given.dirty)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

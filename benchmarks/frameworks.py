@@ -17,18 +17,17 @@ import argparse
 import json
 import math
 import shlex
-import signal
 import sys
-import time
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.curves import curve_of, draw, to_text
-from benchmarks.jobs import REFUSED, circumstances, launch
+from benchmarks.flow import CannotRunError, Task, absent, carry_out, committed, parser_for, settled
+from benchmarks.jobs import PATIENCE_S, circumstances, launch, portable, stamp
 from benchmarks.report import HEADER, Setting, document, panels
-from benchmarks.rows import CHANGED, ROOT, Row, about_machine, add_row, code_key, has_row, machine, read_rows
+from benchmarks.rows import ROOT, Row, about_machine, add_row, code_key, machine, read_rows
 from hpcddrl.comm.placement import fit
 from hpcddrl.config import Topology
 from hpcddrl.figures.ages import mean_staleness
@@ -39,12 +38,11 @@ RUNS = Path("runs/bench-frameworks")  # below ROOT, where every command runs
 KEY = ("recipe", *Setting._fields, "code")
 COLUMNS = (*KEY, *(column for column in HEADER if column not in KEY), "about", "command", "run", "curve")
 START_AND_END_S = 15.0  # what a run takes beside its seconds, until one was measured
-PATIENCE_S = 300.0  # that a run may take beside its seconds
 LATER = Path("TEACHER")  # in a command that is only printed: a run that will be there by then
 
 
-class Task(NamedTuple):
-    """One recipe's run: how it is laid out."""
+class Layout(NamedTuple):
+    """How one recipe's run is laid out."""
 
     recipe: str
     topology: Topology  # fitted
@@ -68,11 +66,7 @@ class Task(NamedTuple):
         return sum(self.counts)
 
 
-class CannotRunError(Exception):
-    """A run can't or mustn't be started; says why in one line."""
-
-
-def task(recipe: str, ranks: int) -> Task:
+def lay_out(recipe: str, ranks: int) -> Layout:
     """Lay a recipe out on as many ranks as it can use, at most ``ranks``.
 
     Raises:
@@ -85,11 +79,11 @@ def task(recipe: str, ranks: int) -> Task:
         except ValueError:
             continue
         wants = config.coupling.kind == "teacher"
-        return Task(recipe, topology, wants, not wants and config.algorithm.kind == "actor_critic")
+        return Layout(recipe, topology, wants, not wants and config.algorithm.kind == "actor_critic")
     raise CannotRunError(f"{recipe}: can't be laid out on {ranks} ranks or fewer")
 
 
-def command(what: Task, setting: Setting, out: Path, teacher: Path | None) -> list[str]:
+def command(what: Layout, setting: Setting, out: Path, teacher: Path | None) -> list[str]:
     """Return the command line of a run."""
     line = ["mpirun", "-n", str(what.ranks), sys.executable, "-m", "hpcddrl", "run", what.recipe]
     line += ["--env", setting.env, "--seconds", setting.seconds, "--seed", setting.seed, "--out", str(out)]
@@ -100,11 +94,6 @@ def command(what: Task, setting: Setting, out: Path, teacher: Path | None) -> li
 def key_of(recipe: str, setting: Setting, code: str) -> Row:
     """Return what tells a row from others."""
     return {"recipe": recipe, **setting._asdict(), "code": code}
-
-
-def missing(rows: Sequence[Row], recipes: Iterable[str], setting: Setting, code: str) -> list[str]:
-    """Return the recipes without a row of this setting and code."""
-    return [recipe for recipe in recipes if not has_row(rows, key_of(recipe, setting, code))]
 
 
 def newest_teacher(runs: Path, env: str) -> Path | None:
@@ -119,7 +108,7 @@ def newest_teacher(runs: Path, env: str) -> Path | None:
     return max(found)[1] if found else None
 
 
-def row_of(what: Task, setting: Setting, run: Path, line: Sequence[str], note: str) -> Row:
+def row_of(what: Layout, setting: Setting, run: Path, line: Sequence[str], note: str) -> Row:
     """Read a finished run into a row, but for what was noted before it: its code, the load, the date."""
     summary: dict[str, Any] = json.loads((ROOT / run / "summary.json").read_text())
     tables = read_runs([ROOT / run]).tables
@@ -142,13 +131,13 @@ def row_of(what: Task, setting: Setting, run: Path, line: Sequence[str], note: s
         "memory_mib": ", ".join(f"{role} {peak / 2**20:.0f}" for role, peak in summary["peak_rss_bytes"].items()),
         "note": note,
         "about": about_machine(),
-        "command": shlex.join(["python" if part == sys.executable else part for part in line]),
+        "command": portable(line),
         "run": str(run),
         "curve": to_text(curve_of(tables["episodes"], summary["wall_s"])),
     }
 
 
-def layout(what: Task, setting: Setting) -> str:
+def layout(what: Layout, setting: Setting) -> str:
     """Say how many ranks take which role, and if they are fewer than there could be."""
     counts = " / ".join(map(str, what.counts))
     return counts if what.ranks == int(setting.ranks) else f"{counts} ({what.ranks} of {setting.ranks} ranks)"
@@ -163,17 +152,17 @@ class Bench:
         self.rows = read_rows(self.csv)
         self._teacher = teacher
 
-    def plan(self, recipes: Sequence[str]) -> tuple[list[Task], list[str]]:
+    def plan(self, recipes: Sequence[str]) -> tuple[list[Layout], list[str]]:
         """Return the runs to make, those that want a teacher last, and a line for each that can't be made."""
-        tasks, complaints = [], []
+        layouts, complaints = [], []
         for recipe in recipes:
             try:
-                tasks.append(task(recipe, int(self.setting.ranks)))
+                layouts.append(lay_out(recipe, int(self.setting.ranks)))
             except CannotRunError as refusal:
                 complaints.append(str(refusal))
-        return sorted(tasks, key=lambda t: t.wants_teacher), complaints
+        return sorted(layouts, key=lambda t: t.wants_teacher), complaints
 
-    def teacher_for(self, what: Task, before: Sequence[Task] = ()) -> Path | None:
+    def teacher_for(self, what: Layout, before: Sequence[Layout] = ()) -> Path | None:
         """Return the run to learn from; ``before`` are those that will have ended by then.
 
         Raises:
@@ -193,14 +182,14 @@ class Bench:
     def out(self, recipe: str) -> Path:
         """Return the directory of a run that starts now."""
         env = self.setting.env.replace("/", "-").replace(":", "-")
-        return RUNS / f"{recipe}-{env}-{self.setting.torso}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        return RUNS / f"{recipe}-{env}-{self.setting.torso}-{stamp()}"
 
-    def commands(self, tasks: Sequence[Task]) -> list[str]:
+    def commands(self, layouts: Sequence[Layout]) -> list[str]:
         """Return the command of each run, or why there will be none."""
         lines = []
-        for number, what in enumerate(tasks):
+        for number, what in enumerate(layouts):
             try:
-                teacher = self.teacher_for(what, tasks[:number])
+                teacher = self.teacher_for(what, layouts[:number])
             except CannotRunError as refusal:
                 lines.append(f"# {refusal}")
                 continue
@@ -211,7 +200,14 @@ class Bench:
             lines.append(shlex.join(command(what, self.setting, self.out(what.recipe), teacher)))
         return lines
 
-    def run(self, what: Task) -> str:
+    def tasks(self, layouts: Sequence[Layout]) -> list[Task]:
+        """Return the runs as tasks."""
+        seconds = int(self.setting.seconds) + START_AND_END_S
+        return [
+            Task(f"{what.recipe} on {layout(what, self.setting)}", seconds, partial(self.run, what)) for what in layouts
+        ]
+
+    def run(self, what: Layout) -> str:
         """Make a run, write its row and draw the table; return what it came to.
 
         Raises:
@@ -222,10 +218,7 @@ class Bench:
         line = command(what, self.setting, out, teacher)
         log = ROOT / out.with_name(out.name + ".log")
         with circumstances() as around:
-            ended_well = launch(line, log, int(self.setting.seconds) + PATIENCE_S)
-        if not ended_well or not (ROOT / out / "summary.json").exists():
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            raise RuntimeError(f"{tail}\n{what.recipe} failed; all it printed: {log}")
+            launch(line, log, int(self.setting.seconds) + PATIENCE_S)
         row = row_of(what, self.setting, out, line, f"teacher {teacher.name}" if teacher else "") | around
         self.rows = add_row(self.csv, COLUMNS, row)
         self.draw()
@@ -248,35 +241,9 @@ class Bench:
         return "" if curves else "no new picture: no curve yet"
 
 
-def run_all(bench: Bench, tasks: Sequence[Task], dirty: bool) -> int:
-    """Make the runs, one line each; return the exit code."""
-    seconds, code = int(bench.setting.seconds), 0
-    took: list[float] = []
-    for number, what in enumerate(tasks):
-        if code_key().endswith(CHANGED) and not dirty:
-            print("hpcddrl/ was changed meanwhile: stopped; commit, or give --dirty", file=sys.stderr)
-            return REFUSED
-        each = sum(took) / len(took) if took else seconds + START_AND_END_S
-        eta = timedelta(seconds=round(each * (len(tasks) - number)))
-        print(f"[{number + 1}/{len(tasks)}, ETA {eta}] {what.recipe} on {layout(what, bench.setting)}: ", end="")
-        sys.stdout.flush()
-        start = time.monotonic()
-        try:
-            print(bench.run(what), flush=True)
-            took.append(time.monotonic() - start)
-        except CannotRunError as refusal:
-            print(refusal, flush=True)
-        except RuntimeError as failure:
-            print(f"failed\n{failure}", flush=True)
-            code = 1
-    return code
-
-
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="frameworks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for("frameworks", __doc__)
     parser.add_argument("--recipes", default=",".join(RECIPES), metavar="A,B", help="default: all")
     parser.add_argument("--seconds", type=int, default=600, help="of each run (default: 600)")
     parser.add_argument("--ranks", type=int, default=4, help="of each run, at most (default: 4)")
@@ -284,10 +251,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--torso", default="nature", help="network (default: nature)")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--teacher", type=Path, metavar="DIR", help="run that kickstart learns from (default: newest)")
-    parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR", help="folder of the table")
-    parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands")
-    parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
     given = parser.parse_args(arguments)
     given.recipes = [name for name in given.recipes.split(",") if name]
     if unknown := [name for name in given.recipes if name not in RECIPES]:
@@ -303,25 +267,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and write it down."""
     given = options(arguments)
     setting = Setting(machine(), given.env, given.torso, str(given.ranks), str(given.seconds), str(given.seed))
-    bench, code = Bench(setting, given.into, given.teacher), code_key()
-    names = missing(bench.rows, given.recipes, setting, code.removesuffix(CHANGED))
-    if given.dirty and code.endswith(CHANGED):
-        names = given.recipes  # no row is of these files
-    tasks, complaints = bench.plan(names)
+    bench, code = Bench(setting, given.into, given.teacher), committed()
+    keys = {recipe: key_of(recipe, setting, code) for recipe in given.recipes}
+    names = absent(bench.rows, keys, given.dirty)
+    layouts, complaints = bench.plan(names)
     if given.dry_run:
-        print("\n".join([*(f"# {line}" for line in complaints), *bench.commands(tasks)]))
+        print("\n".join([*(f"# {line}" for line in complaints), *bench.commands(layouts)]))
         return 0
-    there = len(given.recipes) - len(names)
-    print(f"{setting}: {there} of {len(given.recipes)} rows are there; missing: {', '.join(names) or 'none'}")
-    if given.missing:
-        return 0
-    if code.endswith(CHANGED) and not given.dirty:
-        print("hpcddrl/ has changes that no commit has: commit them, or give --dirty", file=sys.stderr)
-        return REFUSED
+    tasks = bench.tasks(layouts)
+    print(setting)
+    if (exit_code := settled(given, len(keys), names, tasks)) is not None:
+        return exit_code
     print("\n".join(complaints), end="\n" if complaints else "")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the job of now is ended too
     bench.draw()
-    exit_code = run_all(bench, tasks, given.dirty)
+    exit_code = carry_out(tasks, given.dirty)
     print("\n".join(filter(None, (bench.draw(), f"open {bench.csv.with_suffix('.md')}"))))
     return exit_code
 

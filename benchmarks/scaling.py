@@ -18,27 +18,15 @@ import argparse
 import dataclasses
 import importlib.util
 import os
-import shlex
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.frameworks import PATIENCE_S
-from benchmarks.jobs import REFUSED, circumstances, launch
-from benchmarks.rows import (
-    CHANGED,
-    ROOT,
-    Row,
-    about_machine,
-    add_row,
-    code_key,
-    has_row,
-    machine,
-    markdown_table,
-    read_rows,
-)
+from benchmarks.flow import Task, absent, carry_out, committed, parser_for, settled
+from benchmarks.jobs import PATIENCE_S, circumstances, launch, portable, stamp
+from benchmarks.rows import ROOT, Row, about_machine, add_row, code_key, machine, markdown_table, read_rows
 from benchmarks.steady import phases, rate
 from hpcddrl.logs.measured import Measured, read_measured
 from hpcddrl.logs.run_dir import RunDirectory
@@ -158,32 +146,26 @@ class Bench:
         found = {r["ranks"]: r for r in read_rows(self.csv) if all(r[name] == value for name, value in key.items())}
         return [found[ranks] for ranks in sorted(found, key=int)]
 
-    def missing(self, sizes: Sequence[int], code: str) -> list[int]:
-        """Return the sizes without a row."""
-        rows = read_rows(self.csv)
-        return [ranks for ranks in sizes if not has_row(rows, key_of(ranks, self.setting, code))]
-
-    def run(self, ranks: int, smallest: int) -> Row:
-        """Make a run, write its row and draw the table.
+    def run(self, ranks: int, smallest: int) -> str:
+        """Make a run, write its row and draw the table; return what it came to.
 
         Raises:
             RuntimeError: it failed; with the end of its log.
         """
-        out = RUNS / f"{ranks:04d}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        out = RUNS / f"{ranks:04d}-{stamp()}"
         line, log = command(ranks, self.setting, out), ROOT / out.with_name(out.name + ".log")
         code = code_key()
         with circumstances() as around:
-            ended_well = launch(line, log, float(self.setting.seconds) + PATIENCE_S)
-        if not ended_well:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            raise RuntimeError(f"{tail}\n{ranks} ranks failed; all it printed: {log}")
+            launch(line, log, float(self.setting.seconds) + PATIENCE_S)
         base = next((row for row in self.rows(code) if int(row["ranks"]) == smallest), None)
         row = key_of(ranks, self.setting, code) | row_of(ranks, base if ranks != smallest else None, out)
-        row |= around | {"about": about_machine()}
-        row["command"] = shlex.join(["python" if part == sys.executable else part for part in line])
+        row |= around | {"about": about_machine(), "command": portable(line)}
         add_row(self.csv, COLUMNS, row)
         self.draw(code)
-        return row
+        return (
+            f"{row['frames_per_s']} frames/s, efficiency {row['efficiency']}, simulated {row['simulated'] or '–'}, "
+            f"lag {row['lag']}, learner idle {float(row['learner_idle']):.0%}"
+        )
 
     def draw(self, code: str) -> None:
         """Draw table and picture of this code's rows."""
@@ -228,16 +210,11 @@ def _picture(path: Path, rows: Sequence[Row]) -> bool:
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for("scaling", __doc__)
     parser.add_argument("--ranks", default="4,8,16,32,64", metavar="A,B", help="default: 4,8,16,32,64")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--sleep-ms", type=float, default=5.0, help="of each env step (default: 5)")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR", help="folder of the table")
-    parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
-    parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
     given = parser.parse_args(arguments)
     try:
         given.ranks = sorted({int(part) for part in given.ranks.split(",")})
@@ -252,28 +229,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and write it down."""
     given = options(arguments)
     setting = Setting(machine(), f"{given.sleep_ms:g}", str(given.seconds), str(given.seed))
-    bench, code = Bench(setting, given.into), code_key()
-    wanted = given.ranks if given.dirty and code.endswith(CHANGED) else bench.missing(given.ranks, code)
-    print(f"{len(given.ranks) - len(wanted)} of {len(given.ranks)} rows are there; missing: {wanted or 'none'}")
-    if given.missing:
-        return 0
-    if code.endswith(CHANGED) and not given.dirty:
-        print("hpcddrl/ has changes that no commit has: commit them, or give --dirty", file=sys.stderr)
-        return REFUSED
-    exit_code = 0
-    for ranks in wanted:
-        try:
-            row = bench.run(ranks, given.ranks[0])
-        except (RuntimeError, ValueError) as failure:
-            print(f"{ranks} ranks: failed\n{failure}", flush=True)
-            exit_code = 1
-            continue
-        print(
-            f"{ranks} ranks: {row['frames_per_s']} frames/s, efficiency {row['efficiency']}, simulated "
-            f"{row['simulated'] or '–'}, lag {row['lag']}, learner idle {float(row['learner_idle']):.0%}",
-            flush=True,
-        )
-    bench.draw(code)
+    bench, code = Bench(setting, given.into), committed()
+    keys = {ranks: key_of(ranks, setting, code) for ranks in given.ranks}
+    wanted = absent(read_rows(bench.csv), keys, given.dirty)
+    tasks = [Task(f"{ranks} ranks", given.seconds, partial(bench.run, ranks, given.ranks[0])) for ranks in wanted]
+    if (exit_code := settled(given, len(keys), [task.name for task in tasks], tasks)) is not None:
+        return exit_code
+    exit_code = carry_out(tasks, given.dirty)
+    bench.draw(code_key())
     return exit_code
 
 

@@ -17,57 +17,23 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from benchmarks.jobs import REFUSED, circumstances, launch
+from benchmarks.flow import committed, parser_for
+from benchmarks.page import Page, Table, fill, measured_run
 from benchmarks.parts import PARTS, bound, on_cores
-from benchmarks.rows import (
-    CHANGED,
-    Row,
-    about_machine,
-    add_row,
-    code_key,
-    has_row,
-    machine,
-    markdown_table,
-    read_rows,
-)
+from benchmarks.rows import Row, machine
 from benchmarks.steady import phases, rate, shares
-from hpcddrl.logs.measured import Measured, read_measured
+from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 
-PATIENCE_S = 120.0  # that a run may take beside its seconds
 ALONE_S = 5.0  # for each part
 LEGEND = """\
 `make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
 four times env steps. Rates and shares are of the time after the first updates. Phases: share of the wall time of a
 role's ranks, the mean and, in brackets, the range over the ranks. Load is the machine's load average as a run started,
 others the cores that other processes kept busy meanwhile. The commands are in the CSV files."""
-AROUND = ("load", "others", "date", "about", "command")
-
-
-class Table(NamedTuple):
-    """One experiment: what tells its rows apart, what they say, and how one is made."""
-
-    name: str  # of its CSV file
-    key: tuple[str, ...]
-    values: tuple[str, ...]
-    text: str
-    measure: Callable[[Row], Row]
-
-    def csv(self, folder: Path) -> Path:
-        """Return where its rows are."""
-        return folder / f"{self.name}.csv"
-
-    def section(self, rows: Iterable[Row]) -> list[str]:
-        """Return its part of the Markdown file."""
-        shown = [c for c in (*self.key, *self.values, *AROUND) if c not in ("machine", "about", "command")]
-        return [self.text, "", *markdown_table(shown, ([row[c] for c in shown] for row in rows)), ""]
 
 
 def against_bound(key: Row) -> Row:
@@ -114,51 +80,24 @@ TABLES = (
 )
 
 
+PAGE = Page("throughput", "Throughput on one machine", LEGEND, TABLES)
+
+
 def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[tuple[Measured, ...], Row]:
-    """Run the recipe; return what its ranks did, and under which circumstances it ran.
-
-    Raises:
-        RuntimeError: it failed; with the end of what it printed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        out, log = Path(folder) / "run", Path(folder) / "log"
-        line = ["mpirun", "-n", str(ranks), sys.executable, "-m", "hpcddrl", "run", "impala", "--env", env]
-        line += ["--seconds", str(seconds)]
-        line += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-        with circumstances() as around:
-            ended_well = launch([*line, "--out", str(out)], log, seconds + PATIENCE_S)
-        if not ended_well:
-            raise RuntimeError("\n".join(log.read_text(errors="replace").splitlines()[-20:]))
-        command = shlex.join(["python" if word == sys.executable else word for word in line])
-        return read_measured(out), around | {"about": about_machine(), "command": command}
-
-
-def document(folder: Path) -> str:
-    """Return the whole Markdown text."""
-    rows = {table.name: read_rows(table.csv(folder)) for table in TABLES}
-    lines = ["# Throughput on one machine", "", LEGEND, ""]
-    for about in dict.fromkeys(f"{row['machine']}; {row['about']}" for some in rows.values() for row in some):
-        lines += [f"Machine: {about}", ""]
-    for table in TABLES:
-        lines += table.section(rows[table.name])
-    return "\n".join(lines).rstrip() + "\n"
+    """Run the recipe; return what its ranks did, and under which circumstances it ran."""
+    return measured_run("throughput", ranks, "impala", env, seconds, settings)
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(
-        prog="throughput", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for("throughput", __doc__)
     parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
     parser.add_argument("--torso", nargs="*", default=["nature", "nips"], help="networks (default: nature nips)")
     parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
     parser.add_argument("--width", default="0.25", help="of the network in the table by actors (default: 0.25)")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--ranks", type=int, default=cores, help="default: one a core")
-    parser.add_argument("--into", type=Path, default=Path(__file__).parent, metavar="DIR", help="folder of the tables")
-    parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
-    parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
     given = parser.parse_args(arguments)
     if given.ranks < 2:
         parser.error(f"--ranks {given.ranks}: the tables are of a learner and its actors; start 2 or more")
@@ -179,33 +118,8 @@ def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and write it down."""
-    given, code = options(arguments), code_key()
-    rows = {table.name: read_rows(table.csv(given.into)) for table in TABLES}
-    all_of_them = wanted(given, code)
-    missing = [(table, key) for table, key in all_of_them if not has_row(rows[table.name], key)]
-    print(f"{len(all_of_them) - len(missing)} of {len(all_of_them)} rows are there; missing: {len(missing)}")
-    for table, key in missing:
-        print("  " + table.name + ": " + ", ".join(f"{name} {key[name]}" for name in table.key if name not in COMMON))
-    if given.missing:
-        return 0
-    if code.endswith(CHANGED) and not given.dirty:
-        print("hpcddrl/ has changes that no commit has: commit them, or give --dirty", file=sys.stderr)
-        return REFUSED
-    failed = 0
-    for number, (table, key) in enumerate(missing):
-        said = ", ".join(f"{name} {key[name]}" for name in table.key if name not in COMMON)
-        print(f"[{number + 1}/{len(missing)}] {said}: ", end="", flush=True)
-        try:
-            row = key | table.measure(key)
-        except (RuntimeError, ValueError) as failure:
-            print(f"failed\n{failure}", flush=True)
-            failed = 1
-            continue
-        add_row(table.csv(given.into), (*table.key, *table.values, *AROUND), row)
-        (given.into / "throughput.md").write_text(document(given.into))
-        print(", ".join(f"{name} {row[name]}" for name in table.values), flush=True)
-    print(f"open {given.into / 'throughput.md'}")
-    return failed
+    given = options(arguments)
+    return fill(PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "width", "actors"))
 
 
 if __name__ == "__main__":

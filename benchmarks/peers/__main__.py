@@ -19,27 +19,25 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
-from benchmarks.jobs import busy_s
+from benchmarks.flow import FAILED, REFUSED, Task, absent, carry_out, committed, parser_for, settled
+from benchmarks.jobs import PATIENCE_S, busy_s, portable, said, stamp, today
 from benchmarks.peers.configurations import OURS, Setting, Turn, command, turns
 from benchmarks.peers.installs import PEERS, install, torch_here, versions, versions_of
 from benchmarks.peers.table import HEADER, document
 from benchmarks.peers.watch import Used, watch
-from benchmarks.rows import CHANGED, ROOT, Row, add_row, code_key, has_row, machine, read_rows
+from benchmarks.rows import CHANGED, ROOT, Row, add_row, code_key, machine, read_rows
 
 RUNS = Path("runs/bench-peers")  # below ROOT, where every command runs
 KEY = ("system", "configuration", "options", "turn", *Setting._fields, "code")
 COLUMNS = (*KEY, *(column for column in HEADER if column not in KEY), "trained", "trained_s", "command")
-PATIENCE_S = 300.0  # that a run may take beside its seconds
+START_AND_END_S = 20.0  # what a run takes beside its seconds, until one was measured
 FRAMES = 4  # emulator frames an env step
-FAILED, REFUSED = 1, 2
 
 
 def key_of(turn: Turn, setting: Setting, code: str) -> Row:
@@ -50,9 +48,9 @@ def key_of(turn: Turn, setting: Setting, code: str) -> Row:
     return {**named, "turn": str(turn.number), **setting._asdict(), "code": version}
 
 
-def missing(rows: Sequence[Row], order: Sequence[Turn], setting: Setting, code: str) -> list[Turn]:
-    """Return the turns without a row of this setting and these versions."""
-    return [turn for turn in order if not has_row(rows, key_of(turn, setting, code))]
+def keys_of(order: Sequence[Turn], setting: Setting, code: str) -> dict[Turn, Row]:
+    """Return what tells each turn's row from others."""
+    return {turn: key_of(turn, setting, code) for turn in order}
 
 
 def rates(system: str, told: Path) -> Row:
@@ -73,20 +71,19 @@ def make_run(turn: Turn, setting: Setting) -> Row:
         RuntimeError: it failed; with the end of its log.
     """
     system = turn.configuration.system
-    out = RUNS / f"{system}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    out = RUNS / f"{system}-{stamp()}"
     told = out / "summary.json" if system == OURS else out.with_suffix(".json")
     line = command(turn.configuration, setting, out if system == OURS else told)
     log, load, before = ROOT / out.with_suffix(".log"), os.getloadavg()[0], busy_s()[0]
     used = watch(line, log, int(setting.seconds) + PATIENCE_S)
     others = max(0.0, busy_s()[0] - before - used.cpu_s) / used.wall_s
-    if not used.ended_well or not (ROOT / told).exists():
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise RuntimeError(f"{tail}\n{turn.configuration.name} failed; all it printed: {log}")
+    if not used.ended_well:
+        raise RuntimeError(said(log))
     return rates(system, ROOT / told) | {
         **_of_machine(used, load, others),
         "versions": versions(None, ("mpi4py",)) if system == OURS else versions_of(PEERS[system]),
-        "command": shlex.join(_portable(part) for part in line),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": portable(line),
+        "date": today(),
     }
 
 
@@ -99,35 +96,29 @@ def _of_machine(used: Used, load: float, others: float) -> Row:
     }
 
 
-def _portable(part: str) -> str:
-    """Return a part of a command as it would be typed in the repository's root."""
-    return "python" if part == sys.executable else part.removeprefix(f"{ROOT}/")
+def run(turn: Turn, setting: Setting, folder: Path) -> str:
+    """Make a run, write its row and draw the table; return what it came to.
+
+    Raises:
+        RuntimeError: it failed; with the end of its log.
+    """
+    code = code_key()
+    row = key_of(turn, setting, code) | make_run(turn, setting)
+    if turn.configuration.system == OURS and code_key() != code and not code.endswith(CHANGED):
+        row["code"] += CHANGED
+    add_row(folder / "peers.csv", COLUMNS, row)
+    draw(folder, setting)
+    return f"{row['trained_per_s']} trained/s, {row['peak_mib']} MiB, {row['cores_used']} cores"
 
 
-def run_all(todo: Sequence[Turn], setting: Setting, folder: Path, dirty: bool) -> int:
-    """Make the runs, one line each; return the exit code."""
-    exit_code, each = 0, int(setting.seconds) + 20.0  # until one was measured
-    for number, turn in enumerate(todo):
-        code, start = code_key(), time.monotonic()
-        if code.endswith(CHANGED) and not dirty:
-            print("hpcddrl/ was changed meanwhile: stopped; commit, or give --dirty", file=sys.stderr)
-            return REFUSED
-        eta = timedelta(seconds=round(each * (len(todo) - number)))
-        print(f"[{number + 1}/{len(todo)}, ETA {eta}] {turn.configuration.system}, ", end="")
-        print(f"{turn.configuration.name}: ", end="", flush=True)
-        try:
-            row = key_of(turn, setting, code) | make_run(turn, setting)
-        except RuntimeError as failure:
-            print(f"failed\n{failure}", flush=True)
-            exit_code = FAILED
-            continue
-        if turn.configuration.system == OURS and code_key() != code and not code.endswith(CHANGED):
-            row["code"] += CHANGED
-        add_row(folder / "peers.csv", COLUMNS, row)
-        draw(folder, setting)
-        print(f"{row['trained_per_s']} trained/s, {row['peak_mib']} MiB, {row['cores_used']} cores", flush=True)
-        each = time.monotonic() - start
-    return exit_code
+def tasks_of(todo: Sequence[Turn], setting: Setting, folder: Path) -> list[Task]:
+    """Return the runs as tasks."""
+    seconds = int(setting.seconds) + START_AND_END_S
+    return [Task(_said(turn), seconds, partial(run, turn, setting, folder)) for turn in todo]
+
+
+def _said(turn: Turn) -> str:
+    return f"{turn.configuration.system}, {turn.configuration.name}, turn {turn.number}"
 
 
 def draw(folder: Path, setting: Setting) -> None:
@@ -138,9 +129,7 @@ def draw(folder: Path, setting: Setting) -> None:
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for("peers", __doc__)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--peers", default=",".join(PEERS), metavar="A,B", help="default: all")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
@@ -148,10 +137,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--torch", default="", help="what pip installs as torch for the peers (default: as here)")
     parser.add_argument("--torch-index", default="", metavar="URL", help="package index to find it in")
-    parser.add_argument("--into", type=Path, default=ROOT / "benchmarks", metavar="DIR", help="folder of the table")
-    parser.add_argument("--missing", action="store_true", help="only print which rows are missing")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands")
-    parser.add_argument("--dirty", action="store_true", help="run with a changed hpcddrl/; such rows are always redone")
     given = parser.parse_args(arguments)
     given.cores = cores
     given.peers = [name for name in given.peers.split(",") if name]
@@ -166,32 +152,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and write it down."""
     given = options(arguments)
     setting = Setting(machine(), given.env, str(given.cores), str(given.seconds), str(given.seed))
-    code, order = code_key(), turns(given.peers, given.cores)
-    todo = missing(read_rows(given.into / "peers.csv"), order, setting, code)
+    keys = keys_of(turns(given.peers, given.cores), setting, committed())
+    todo = absent(read_rows(given.into / "peers.csv"), keys, given.dirty)
     if given.dry_run:
         for turn in todo:
             out = RUNS / "RUN" if turn.configuration.system == OURS else RUNS / "RUN.json"
-            print(shlex.join(map(_portable, command(turn.configuration, setting, out))))
+            print(portable(command(turn.configuration, setting, out)))
         return 0
-    print(f"{setting}: {len(order) - len(todo)} of {len(order)} rows are there; missing:")
-    print("\n".join(f"  {t.configuration.system}, {t.configuration.name}, turn {t.number}" for t in todo) or "  none")
-    if given.missing:
-        return 0
-    if code.endswith(CHANGED) and not given.dirty:
-        print("hpcddrl/ has changes that no commit has: commit them, or give --dirty", file=sys.stderr)
-        return REFUSED
+    print(setting)
+    tasks = tasks_of(todo, setting, given.into)
+    if (exit_code := settled(given, len(keys), [task.name for task in tasks], tasks)) is not None:
+        return exit_code
     if shutil.which("mpirun") is None:
         print("no mpirun on PATH: . .venv/bin/activate", file=sys.stderr)
         return REFUSED
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the job of now is ended too
     try:
         for name in given.peers:
             install(PEERS[name], given.torch or torch_here(), given.torch_index)
     except subprocess.CalledProcessError as failure:
         print(f"not installed, the reason is above: {shlex.join(failure.cmd)}", file=sys.stderr)
         return FAILED
-    (ROOT / RUNS).mkdir(parents=True, exist_ok=True)
-    exit_code = run_all(todo, setting, given.into, given.dirty)
+    exit_code = carry_out(tasks, given.dirty)
     draw(given.into, setting)
     print(f"open {given.into / 'peers.md'}")
     return exit_code

@@ -80,13 +80,17 @@ def abort(code: int) -> None:
     MPI.COMM_WORLD.Abort(code)
 
 
+def under_launcher() -> bool:
+    """Say whether mpirun, srun or the like started this process, as one of several or alone."""
+    return any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
+
+
 def complain_once(line: str) -> None:
     """Print one line of complaint once for the whole job, from rank 0; under a launcher the others wait for it.
 
     A launcher kills every rank when the first one exits in error, so nobody may leave before the line is out.
     """
-    under_launcher = any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
-    if not under_launcher:
+    if not under_launcher():
         sys.stderr.write(f"hpcddrl: {line}\n")
         return
     from mpi4py import MPI

@@ -10,6 +10,8 @@ import click
 
 from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
+from hpcddrl.commands.doctor import doctor
+from hpcddrl.commands.efficiency import efficiency
 from hpcddrl.commands.evaluate import evaluate
 from hpcddrl.commands.export import export
 from hpcddrl.commands.lists import list_recipes, ranks
@@ -17,6 +19,9 @@ from hpcddrl.commands.plan import plan
 from hpcddrl.commands.report import report
 from hpcddrl.commands.run import run
 from hpcddrl.commands.simulate import simulate
+from hpcddrl.commands.submit import submit
+from hpcddrl.commands.tensorboard import tensorboard
+from hpcddrl.commands.watch import watch
 
 USAGE_ERROR = 2
 
@@ -46,13 +51,30 @@ def cli() -> None:
     mpirun -n 4 python -m hpcddrl run impala --env ALE/Breakout-v5 --seconds 600
     python -m hpcddrl run paac --env CartPole-v1      one rank, no mpirun
     python -m hpcddrl list                            the recipes
+    python -m hpcddrl doctor                          whether a job can run here, and what mends it
     python -m hpcddrl plan impala --ranks 4096        what a job will send and hold
     python -m hpcddrl simulate runs/... --ranks 4096  how fast it will be, from what a small run took
+    python -m hpcddrl submit impala --nodes 4 --tasks-per-node 32 --slurm-partition cpu      a job for Slurm
     python -m hpcddrl report runs/one runs/two        a page on runs: curves, shares of time, what looks wrong
+    python -m hpcddrl watch runs/one                  the same of a run that goes on, in the terminal
     """  # noqa: D301 (click wants the character itself)
 
 
-for _command in (run, evaluate, export, report, list_recipes, plan, ranks, simulate):
+for _command in (
+    run,
+    doctor,
+    efficiency,
+    evaluate,
+    export,
+    list_recipes,
+    plan,
+    ranks,
+    report,
+    simulate,
+    submit,
+    tensorboard,
+    watch,
+):
     cli.add_command(_command)
 
 

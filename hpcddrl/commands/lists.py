@@ -129,7 +129,9 @@ def ranks(recipe: str, settings: tuple[str, ...], most: int, check: int | None) 
     """  # noqa: D301 (click wants the character itself)
     config = override(recipe_named(recipe), list(settings))
     if check is not None:
-        console().print(f"{config.recipe} on {count(check, 'rank')}: {layout(fit(config.topology, check))}")
+        from hpcddrl.runtime.checks import fitted
+
+        console().print(f"{config.recipe} on {count(check, 'rank')}: {layout(fitted(config, check).topology)}")
         return
     layouts = {n: fitted for n in range(1, most + 1) if (fitted := _fitted(config.topology, n)) is not None}
     if not layouts:

@@ -25,6 +25,7 @@ from hpcddrl.settings import dump, override
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's directory.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the configuration.")
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
+@click.option("--trace", is_flag=True, help="Write a timeline of all ranks for ui.perfetto.dev when the run ends.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
 def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: bool, **options: Any) -> int:
     """Train with RECIPE (group_ensemble if none is named) on as many ranks as the launcher started.
@@ -38,7 +39,7 @@ def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: 
     --frames, --seconds and --target-return that is reached; without any, after 40M frames.
     """  # noqa: D301 (click wants the character itself)
     config = _resumed(resume, recipe, out) if resume is not None else recipe_named(recipe or DEFAULT)
-    config = _with_options(config, **options)
+    config = with_options(config, **options)
     if show_config:
         import json
 
@@ -72,7 +73,7 @@ def _resumed(path: Path, recipe: str | None, out: Path | None) -> Config:
     return config
 
 
-def _with_options(
+def with_options(
     config: Config,
     env: str | None,
     frames: float | None,
@@ -81,7 +82,13 @@ def _with_options(
     seed: int | None,
     settings: tuple[str, ...],
     deterministic: bool,
+    trace: bool,
 ) -> Config:
+    """Return the configuration with the options of ``run`` in it.
+
+    Raises:
+        ValueError: a setting is not one, or its value is not allowed.
+    """
     given = {
         "env.id": env,
         "budget.frames": frames,
@@ -89,6 +96,7 @@ def _with_options(
         "budget.target_return": target_return,
         "seed": seed,
         "deterministic": True if deterministic else None,
+        "logging.trace": True if trace else None,
     }
     options = [
         f"{field}={str(value).lower() if isinstance(value, bool) else value}"

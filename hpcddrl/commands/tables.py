@@ -7,14 +7,20 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from hpcddrl.comm.failure import under_launcher
 from hpcddrl.config import Topology
 
 WIDTH = 100  # where there is no terminal to ask
 
 
 def console() -> Console:
-    """Return where to print: as wide as the terminal, else `WIDTH` columns."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+    """Return where to print: as wide as the terminal and in colours, else `WIDTH` columns of plain text.
+
+    A launcher gives its ranks a terminal even when its own output goes to a file: there it counts as none.
+    """
+    terminal = sys.stdout.isatty() and not under_launcher()
+    width, colours = (None, None) if terminal else (WIDTH, False)
+    return Console(width=width, force_terminal=colours, highlight=False, markup=False)
 
 
 def table(title: str, columns: dict[str, str]) -> Table:

@@ -39,6 +39,10 @@ class Logging:
     """Seconds between two rows in the HDF5 files and two lines of progress."""
     checkpoint_interval_s: PositiveFloat = 600.0
     keep_checkpoints: Positive = 3
+    trace: bool = False
+    """Write what each rank did and sent, instant by instant, when the run ends: segments/<n>/trace.json.gz."""
+    trace_events: Positive = 400_000
+    """Spans and messages in a trace, of all ranks together: the newest of each."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpcddrl.figures.style import COLOURS, INK, gap, panels, short, styled
+from hpcddrl.figures.style import COLOURS, INK, dotted_bars, gap, gap_figure, panels, short, styled
 
 POINTS = 120
 BARS = 40
@@ -29,6 +31,32 @@ def ages(learning: pd.DataFrame, staleness: pd.DataFrame) -> Figure:
     if len(staleness):
         _staleness(axes[2], staleness)
     return figure
+
+
+@styled
+def ages_of_settings(learning: pd.DataFrame, staleness: pd.DataFrame) -> Figure:
+    """Draw the mean lag and staleness of several settings side by side, a dot a run, a bar their mean.
+
+    Args:
+        learning: of all runs: setting, run and lag_mean [updates].
+        staleness: setting, run, staleness [updates], count; empty without servers.
+    """
+    names = list(dict.fromkeys(learning["setting"]))
+    if not names:
+        return gap_figure(NO_LAG)
+    figure, axes = panels(1, 2 if len(staleness) else 1, 1.1 + 0.34 * len(names), sharey="row")
+    dotted_bars(axes[0], _by_run(learning, names, lambda own: float(own["lag_mean"].mean())))
+    axes[0].set_xlabel("lag of data, updates" if learning["lag_mean"].notna().any() else NO_LAG)
+    if len(staleness):
+        dotted_bars(axes[1], _by_run(staleness, names, mean_staleness))
+        axes[1].set_xlabel("staleness of gradients, updates")
+    axes[0].invert_yaxis()
+    return figure
+
+
+def _by_run(table: pd.DataFrame, names: Sequence[str], mean: Callable[[pd.DataFrame], float]) -> dict[str, list[float]]:
+    """Return a number for each run of each setting."""
+    return {name: [mean(own) for _, own in table[table["setting"] == name].groupby("run")] for name in names}
 
 
 def mean_staleness(staleness: pd.DataFrame) -> float:

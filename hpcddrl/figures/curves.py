@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpcddrl.figures.stages import shade
 from hpcddrl.figures.statistics import binned, interquartile_mean, interval, running_mean
 from hpcddrl.figures.style import FAINT, colours, gap_figure, panels, short, styled
+from hpcddrl.figures.told import shade
 from hpcddrl.types import Array
 
 WINDOW = 100  # episodes that each point of a curve is the mean of
@@ -23,7 +23,9 @@ NO_EPISODES = "no episode has finished yet: there is no return to draw"
 
 
 @styled
-def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, stages: pd.DataFrame | None = None) -> Figure:
+def learning_curves(
+    episodes: pd.DataFrame, window: int = WINDOW, label: str | None = None, stages: pd.DataFrame | None = None
+) -> Figure:
     """Draw returns over frames and over seconds: a row an environment, a line a setting, faint lines its seeds.
 
     A line is the interquartile mean over the seeds, the band its 95 % bootstrap interval. It reaches as far as all
@@ -32,6 +34,7 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, stages: pd.Dat
     Args:
         episodes: a row a finished episode: run, setting, game, return, job_frames, seconds, superseded.
         window: episodes that each point is the mean of.
+        label: of the vertical axes, if the rows are something else than returns of episodes.
         stages: of the one run that is drawn, as bands: stage, reason, job_frames, seconds, superseded.
     """
     games = list(dict.fromkeys(episodes["game"]))
@@ -50,7 +53,7 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, stages: pd.Dat
             panel.set_xlim(left=0)
             if stages is not None:
                 shade(panel, stages, over, float(kept[over].max()))
-        axes[len(OVER) * row].set_ylabel(f"return, last {window} episodes")
+        axes[len(OVER) * row].set_ylabel(label or f"return, last {window} episodes")
     handles = {
         label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
@@ -66,7 +69,7 @@ def _curve(axes: Axes, episodes: pd.DataFrame, over: str, look: tuple[str, str],
     for seed in seeds if len(seeds) > 1 else ():
         axes.plot(at, seed, color=colour, linewidth=0.7, alpha=0.45)
     axes.plot(at, interquartile_mean(seeds), color=colour, linestyle=line, label=label)
-    if len(seeds) > 1:
+    if len(seeds) > 1 and np.isfinite(seeds).all():  # NaN where one ended before another's first episode
         axes.fill_between(at, *interval(seeds), color=colour, alpha=0.18, linewidth=0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hpcddrl.figures.style import COLOURS, colours, gap_figure, panels, short, styled
+from hpcddrl.figures.style import COLOURS, colours, dotted_bars, gap_figure, panels, short, styled
 from hpcddrl.logs.axes import total
 from hpcddrl.types import Array
 
@@ -66,18 +66,14 @@ def throughput_of_settings(progress: pd.DataFrame) -> Figure:
     if not shown:
         return gap_figure(NOTHING)
     settings = list(dict.fromkeys(progress["setting"]))
-    looks = colours(settings)
     figure, axes = panels(1, len(shown), 1.1 + 0.34 * len(settings), sharey="row")
     for panel, (name, label) in zip(axes, shown.items(), strict=True):
-        for row, setting in enumerate(settings):
-            runs = progress[progress["setting"] == setting].groupby("run")
-            rates = [mean_rate(own, name) for _, own in runs]
-            panel.barh(row, np.nanmean(rates), color=looks[setting][0], alpha=0.35, height=0.62)
-            panel.plot(rates, [row] * len(rates), "o", color=looks[setting][0], markersize=4.5)
-        panel.set(xlabel=label, yticks=range(len(settings)), yticklabels=settings)
-        panel.grid(visible=False, axis="y")
-        short("x", panel)
-        panel.set_xlim(left=0)
+        rates = {
+            setting: [mean_rate(own, name) for _, own in progress[progress["setting"] == setting].groupby("run")]
+            for setting in settings
+        }
+        dotted_bars(panel, rates)
+        panel.set_xlabel(label)
     axes[0].invert_yaxis()
     return figure
 

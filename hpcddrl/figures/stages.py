@@ -1,56 +1,75 @@
-"""The stages of a run: bands behind its curves."""
+"""Stages of training: bands of random play, of progress and of the plateau behind the curve of returns."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from hpcddrl.figures.style import FAINT
+from hpcddrl.config.stages import DetectedStages, Telling
+from hpcddrl.figures.curves import NO_EPISODES, OVER, WINDOW, curves
+from hpcddrl.figures.style import COLOURS, gap_figure, panels, short, styled
+from hpcddrl.figures.told import BANDS
+from hpcddrl.rl.stages import decisions
+from hpcddrl.types import Stage
 
-BANDS = {"early": "#F3EAD7", "middle": "#FFFFFF", "late": "#DDEBF5"}
-
-
-class Span(NamedTuple):
-    """Where a run is in a stage, in frames or seconds."""
-
-    stage: str
-    start: float
-    end: float
-
-
-def decisions(stages: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table of stages that say why: those of the rank that decided, in order."""
-    known = stages["reason"].fillna("").astype(str) != ""
-    return stages[known & ~stages["superseded"].astype(bool)].sort_values("seconds")
+COLUMNS = ["run", "stage", "start", "end", "reason"]
+TWO = 2  # episodes at least, to draw a line
 
 
-def spans(stages: pd.DataFrame, over: str, end: float) -> list[Span]:
-    """Return the stages of one run up to ``end``, over "job_frames" or "seconds"; none where no stage was told.
+def spans(episodes: pd.DataFrame, stages: Telling | None = None) -> pd.DataFrame:
+    """Return the stages of each run as its returns tell them: a row a span of frames, with its name and why it began.
 
-    A stage that was over at once, at the same place, is left out; so is one that a segment went on with.
+    This is judged from the finished run, by the same rules (`rl.stages`) that a running one would be.
+
+    Args:
+        episodes: run, return, job_frames, superseded.
+        stages: how to tell; None: detected, with the default settings.
     """
-    made = decisions(stages)
-    names = list(BANDS)
-    entered = [(0.0, names[0]), *((float(row[over]), names[int(row["stage"])]) for _, row in made.iterrows())]
-    if len(entered) == 1:
-        return []
-    ends = [*(start for start, _ in entered[1:]), end]
-    found: list[Span] = []
-    for (start, stage), stop in zip(entered, ends, strict=True):
-        if found and found[-1].stage == stage:
-            found[-1] = found[-1]._replace(end=stop)
-        elif stop > start:
-            found.append(Span(stage, start, stop))
-    return found
+    rows: list[list[object]] = []
+    for run, own in episodes[~episodes["superseded"].astype(bool)].groupby("run", sort=False):
+        own = own.dropna(subset=["job_frames"]).sort_values("job_frames", kind="stable")
+        if not len(own):
+            continue
+        made = decisions(zip(own["job_frames"], own["return"], strict=True), stages or DetectedStages())
+        starts = [(Stage.EARLY, 0.0, "every run begins here"), *((d.stage, d.frames, d.reason) for d in made)]
+        ends = [start for _, start, _ in starts[1:]] + [float(own["job_frames"].max())]
+        rows += [
+            [run, stage.name.lower(), start, end, why] for (stage, start, why), end in zip(starts, ends, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def shade(axes: Axes, stages: pd.DataFrame, over: str, end: float) -> None:
-    """Draw the stages of one run as bands, each with its name."""
-    for span in spans(stages, over, end):
-        axes.axvspan(span.start, span.end, color=BANDS[span.stage], zorder=0, linewidth=0)
-        axes.text(
-            (span.start + span.end) / 2, 0.985, span.stage, ha="center", va="top", color=FAINT, fontsize=8,
-            transform=axes.get_xaxis_transform(),
-        )  # fmt: skip
+@styled
+def stage_bands(episodes: pd.DataFrame, found: pd.DataFrame, window: int = WINDOW) -> Figure:
+    """Draw the return of each run over frames, with its stages behind it.
+
+    Args:
+        episodes: run, setting, game, return, job_frames, superseded.
+        found: as `spans` gives it.
+        window: episodes in a mean.
+    """
+    kept = episodes[~episodes["superseded"].astype(bool)].dropna(subset=["job_frames"])
+    runs = [(run, own) for run, own in kept.groupby("run", sort=False) if len(own) >= TWO]
+    if not runs:
+        return gap_figure(NO_EPISODES)
+    columns = min(2, len(runs))
+    figure, axes = panels(-(-len(runs) // columns), columns, 2.6)
+    for panel, (run, own) in zip(axes, runs, strict=False):
+        _bands(panel, found[found["run"] == run])
+        at, means = curves(own, "job_frames", min(window, len(own)))
+        panel.plot(at, means[0], color=COLOURS[0])
+        panel.set(title=str(run), xlabel=OVER["job_frames"], ylabel="return")
+        panel.set_xlim(0, float(own["job_frames"].max()))
+        short("x", panel)
+    for panel in axes[len(runs) :]:
+        panel.set_visible(False)
+    patches = [Patch(facecolor=colour, label=stage) for stage, colour in BANDS.items()]
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(BANDS))
+    return figure
+
+
+def _bands(axes: Axes, found: pd.DataFrame) -> None:
+    for row in found.itertuples():
+        axes.axvspan(row.start, row.end, facecolor=BANDS[row.stage], edgecolor="none", zorder=0)

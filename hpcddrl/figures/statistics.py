@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,11 +40,59 @@ def interval(*strata: Array, level: float = LEVEL, resamples: int = RESAMPLES) -
     Raises:
         ValueError: a stratum has less than two runs, which say nothing about spread.
     """
+    return _bootstrapped(interquartile_mean, strata, level, resamples)
+
+
+class Estimate(NamedTuple):
+    """A number and its interval, which is NaN where nothing tells how it scatters."""
+
+    value: float
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Tell whether the interval is known and does not hold this value."""
+        return self.high < value or self.low > value
+
+
+def estimated(*strata: Array) -> Estimate:
+    """Return the interquartile mean of the runs of all strata together, with its interval (see `interval`)."""
+    value = float(interquartile_mean(*strata))
+    if any(len(runs) < 2 for runs in strata):
+        return Estimate(value, np.nan, np.nan)
+    low, high = interval(*strata)
+    return Estimate(value, float(low), float(high))
+
+
+def compared(ours: Sequence[Array], theirs: Sequence[Array], how: Callable[[Array, Array], Array]) -> Estimate:
+    """Return how two interquartile means compare, with the interval when runs of both are drawn anew.
+
+    Args:
+        ours: [runs] each, a stratum each.
+        theirs: the same, of the same or of other numbers.
+        how: `np.subtract` for a difference, `np.divide` for a ratio.
+    """
+
+    def statistic(*strata: Array, axis: int = 0) -> Array:
+        own, others = strata[: len(ours)], strata[len(ours) :]
+        return np.asarray(how(interquartile_mean(*own, axis=axis), interquartile_mean(*others, axis=axis)))
+
+    value = float(statistic(*ours, *theirs))
+    if any(len(runs) < 2 for runs in (*ours, *theirs)):
+        return Estimate(value, np.nan, np.nan)
+    low, high = _bootstrapped(statistic, (*ours, *theirs), LEVEL, RESAMPLES)
+    return Estimate(value, float(low), float(high))
+
+
+def _bootstrapped(
+    statistic: Callable[..., Array], strata: Sequence[Array], level: float, resamples: int
+) -> tuple[Array, Array]:
+    """Return the percentile bootstrap interval of a statistic, runs drawn anew within each stratum."""
     if any(len(runs) < 2 for runs in strata):
         raise ValueError("an interval needs at least two runs of each stratum; make a run with another --seed")
     done = stats.bootstrap(
         strata,
-        interquartile_mean,
+        statistic,
         confidence_level=level,
         n_resamples=resamples,
         method="percentile",

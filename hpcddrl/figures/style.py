@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -72,6 +72,20 @@ def colours(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     names = list(dict.fromkeys(names))
     n = len(COLOURS)
     return {name: (COLOURS[i % n], LINES[i // n % len(LINES)]) for i, name in enumerate(names)}
+
+
+def dotted_bars(axes: Axes, values: Mapping[str, Sequence[float]]) -> None:
+    """Draw a row for each name: a dot a value, the bar their mean; NaN leaves no trace."""
+    looks = colours(values)
+    for row, (name, found) in enumerate(values.items()):
+        known = [value for value in found if np.isfinite(value)]
+        if known:
+            axes.barh(row, float(np.mean(known)), color=looks[name][0], alpha=0.35, height=0.62)
+            axes.plot(known, [row] * len(known), "o", color=looks[name][0], markersize=4.5)
+    axes.set(yticks=range(len(values)), yticklabels=list(values), ylim=(-0.6, len(values) - 0.4))
+    axes.grid(visible=False, axis="y")
+    short("x", axes)
+    axes.set_xlim(left=0)
 
 
 def gap(axes: Axes, why: str) -> None:

@@ -23,7 +23,7 @@ def timed(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
             found[name] = table
         elif name == "episodes":
             found[name] = table.assign(time=_when(progress, "frames", table["frames"]))
-        elif name == "exchange":
+        elif "version" in table:  # the group's own when something happened, which is no interval's end
             found[name] = table.assign(time=_when(progress, "updates", table["version"]))
         elif "tag" in table:
             parts = [part.assign(time=_last(progress["time"], len(part))) for _, part in table.groupby("tag")]

@@ -32,6 +32,7 @@ AXES = {  # columns that reading adds to every table
     "job_frames": ("frames", "environment frames of the whole job by then, over segments"),
     "superseded": ("bool", "a later segment went on from fewer frames, so that this was done anew"),
 }
+RENAMED = {("peers", "group"): "member"}  # the column of that name says in every table which group wrote the row
 NEEDED = ("role", "group", "world_size", "started", "config")  # attributes of a rank's file
 SILENT_INTERVALS = 6  # without a row, after which a run without a summary counts as cut off
 BROKEN = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises on damaged files
@@ -221,7 +222,8 @@ def _table(group: h5py.Group) -> pd.DataFrame:
     """Return a group's columns, or those of the groups in it with their names as ``tag``."""
     tagged = {name: item for name, item in group.items() if isinstance(item, h5py.Group)}
     if not tagged:
-        return pd.DataFrame({name: _values(column) for name, column in group.items()})
+        table = group.name.strip("/")
+        return pd.DataFrame({RENAMED.get((table, name), name): _values(column) for name, column in group.items()})
     if len(tagged) < len(group):
         raise ValueError("it has both columns and tables")
     return pd.concat([_table(item).assign(tag=name) for name, item in tagged.items()], ignore_index=True)
@@ -237,6 +239,7 @@ def _about(item: h5py.Group | h5py.Dataset) -> dict[str, Column]:
     if not isinstance(item, h5py.Dataset):
         return {}
     table, *_, column = item.name.strip("/").split("/")
+    column = RENAMED.get((table, column), column)
     return {f"{table}/{column}": (str(item.attrs["unit"]), str(item.attrs["meaning"]))}
 
 
@@ -250,7 +253,8 @@ def _tables(name: str, files: Mapping[tuple[int, int], _File]) -> dict[str, pd.D
             for (segment, rank), file in files.items()
             if table in file.tables
         ]
-        own = dict.fromkeys(column.split("/")[-1] for column in COLUMNS if column.split("/")[0] == table)
+        names = [column.split("/")[-1] for column in COLUMNS if column.split("/")[0] == table]
+        own = dict.fromkeys(RENAMED.get((table, name), name) for name in names)
         tag = ["tag"] if table == "traffic" else []
         whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
         order = dict.fromkeys([*ORIGIN, *tag, "time", *own, *whole.columns])

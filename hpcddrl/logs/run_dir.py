@@ -132,13 +132,14 @@ def rank_attributes(config: Config, **place: object) -> dict[str, object]:
         "host": platform.node(),
         "slurm_job_id": os.environ.get("SLURM_JOB_ID", ""),
         "started": datetime.now(UTC).isoformat(),
-        "versions": json.dumps(_versions()),
+        "versions": json.dumps(versions()),
         **place,
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return the versions of what a run is made with, by package."""
+    found = {"python": platform.python_version()}
     for package in (
         "hpcddrl",
         "numpy",
@@ -151,8 +152,8 @@ def _versions() -> dict[str, str]:
         "h5py",
     ):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
+            found[package] = metadata.version(package)
+    return found
 
 
 def _git() -> tuple[str, bool]:

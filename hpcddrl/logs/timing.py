@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -37,9 +37,13 @@ class Timing:
     ``with timing(Phase.ENV): …``; a phase inside another pauses the outer one. Processor seconds of waiting are
     counted too, so that busy waiting shows; so are the ``with`` blocks and the squares of their durations, from which
     a block's mean and deviation follow.
+
+    Args:
+        ended: told of each ``with`` block that ended: its phase, and when it began and ended (`time.perf_counter`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[Phase, float, float], None] | None = None) -> None:
+        self._ended = ended
         self.seconds = dict.fromkeys(Phase, 0.0)  # since the start
         self.events = dict.fromkeys(Phase, 0)  # blocks that ended
         self.squares = dict.fromkeys(Phase, 0.0)  # s², of their durations without the blocks inside them
@@ -53,6 +57,7 @@ class Timing:
     def __call__(self, phase: Phase) -> Iterator[None]:
         """Charge the time inside the ``with`` block to ``phase``."""
         outer = self._enter(phase)
+        began = self._since
         outer_s, self._block_s = self._block_s, 0.0
         try:
             yield
@@ -61,6 +66,8 @@ class Timing:
             self.events[phase] += 1
             self.squares[phase] += self._block_s**2
             self._block_s = outer_s
+            if self._ended is not None:
+                self._ended(phase, began, self._since)
 
     def totals(self) -> dict[Phase, float]:
         """Return the seconds of each phase up to now; their sum is the time since the start."""

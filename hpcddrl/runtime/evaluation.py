@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from hpcddrl.comm.share import share
 from hpcddrl.config import Config, QLearning
 from hpcddrl.envs.frames import as_observation, stack
-from hpcddrl.envs.make import Environments, games, make, probe
+from hpcddrl.envs.make import Environments, games, is_atari, make, probe
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.make import make_network
@@ -21,7 +23,43 @@ from hpcddrl.rl.policies import Behaviour, policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.types import Act, Array, EnvSpec, Step
 
+BLOCK = 10  # games that are played side by side; with as many, scores don't depend on the number of ranks
 SAMPLED_EPSILON = 0.05  # of action values, where actions are drawn (Mnih et al. 2015, evaluation)
+
+
+class Protocol(NamedTuple):
+    """How games are played for a score."""
+
+    episodes: int
+    greedy: bool  # take the likeliest action instead of drawing one
+    seed: int  # of the first game; the others' follow it
+    sticky_actions: float | None = None  # chance that an Atari action is ignored; None: as the run has it
+    noop_max: int | None = None  # most no-ops at an Atari game's start; None: as the run has it
+
+    def applied(self, config: Config) -> Config:
+        """Return a run's configuration with its first game as this asks for it.
+
+        Raises:
+            ValueError: something of Atari's is asked of another environment.
+        """
+        env = games(config.env)[0]
+        wanted = {"sticky_actions": self.sticky_actions, "noop_max": self.noop_max}
+        asked: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        if asked and not is_atari(env.id):
+            option = f"--{next(iter(asked)).replace('_', '-')}"
+            raise ValueError(f"{option}: {env.id} has none, only Atari games (ALE/…) do; leave it away")
+        return replace(config, env=replace(env, **asked))
+
+
+class Player(NamedTuple):
+    """A network that is to be scored."""
+
+    name: str
+    version: int
+    frames: int
+    config: Config
+    network: nn.Module
+    behaviour: Behaviour
 
 
 class Score(NamedTuple):
@@ -44,22 +82,63 @@ class Score(NamedTuple):
         return float(low), float(high)
 
 
-def evaluate_run(run: RunDirectory, episodes: int, greedy: bool, seed: int) -> dict[str, Score]:
-    """Play ``episodes`` full games with the newest checkpoint of every owner; same arguments, same scores.
-
-    One environment an episode, each played once, so that short games are not over-represented.
+def players_of(run: RunDirectory) -> list[Player]:
+    """Return the newest checkpoint of every owner of a run, as what plays.
 
     Raises:
         ValueError: no run, no checkpoint in it, or none of a shard of its weights.
     """
-    run.config()
-    found = checkpoint.newest_of_all(run.checkpoints(""))
-    scores = {owner: _play(run.config_of(owner), state, episodes, greedy, seed) for owner, state in found.items()}
-    if not scores:
+    spec = probe(run.config().env)
+    players = []
+    for owner, state in checkpoint.newest_of_all(run.checkpoints("")).items():
+        config = run.config_of(owner)
+        network = make_network(config.network, config.algorithm, spec, seed=0)
+        network.load_state_dict(state.network)
+        players.append(Player(owner, state.version, state.frames, config, network, behaviour_of(config, spec)))
+    if not players:
         raise ValueError(
             f"{run.path}: no checkpoints to evaluate; let the run reach one (logging.checkpoint_interval_s)"
         )
-    return scores
+    return players
+
+
+def scores_of(players: Sequence[Player], protocol: Protocol) -> dict[str, Score] | None:
+    """Play full games with each player; the same arguments give the same scores. On ranks other than 0, None.
+
+    Collective over the world, where a launcher started one: games are dealt to ranks in blocks. Each environment plays
+    one episode, so that short games are not over-represented.
+    """
+    blocks = [(player, first) for player in players for first in range(0, protocol.episodes, BLOCK)]
+    parts = share(blocks, lambda block: _block(*block, protocol))
+    if parts is None:
+        return None
+    returns: dict[str, list[float]] = {player.name: [] for player in players}
+    for (player, _), part in zip(blocks, parts, strict=True):
+        returns[player.name] += part
+    return {player.name: Score(player.version, player.frames, returns[player.name]) for player in players}
+
+
+def episode_of(player: Player, index: int, protocol: Protocol) -> Iterator[Array]:
+    """Play a block of games again; give the observations [*observation_shape] of one of them, from first to last."""
+    first = index // BLOCK * BLOCK
+    count = min(BLOCK, protocol.episodes - first)
+    config, seed = protocol.applied(player.config), protocol.seed + first
+    envs = environments_for(config, count, seed)
+    act = LocalPolicy(player.network, player.behaviour, seed, protocol.greedy)
+    try:
+        for observation, step in played(envs, act, count):
+            yield observation[index - first].copy()
+            if not np.isnan(step.episode_return[index - first]):
+                return
+    finally:
+        envs.close()
+
+
+def _block(player: Player, first: int, protocol: Protocol) -> list[float]:
+    """Return the returns of some games that are played side by side."""
+    count = min(BLOCK, protocol.episodes - first)
+    config, seed = protocol.applied(player.config), protocol.seed + first
+    return returns_of(config, player.network, player.behaviour, count, protocol.greedy, seed)
 
 
 def behaviour_of(config: Config, spec: EnvSpec) -> Behaviour:
@@ -101,11 +180,3 @@ def returns_of(
             break
     envs.close()
     return [float(r) for r in returns]
-
-
-def _play(config: Config, state: checkpoint.Checkpoint, episodes: int, greedy: bool, seed: int) -> Score:
-    spec = probe(config.env)
-    network = make_network(config.network, config.algorithm, spec, seed=0)
-    network.load_state_dict(state.network)
-    returns = returns_of(config, network, behaviour_of(config, spec), episodes, greedy, seed)
-    return Score(state.version, state.frames, returns)

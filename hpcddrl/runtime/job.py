@@ -17,6 +17,7 @@ from hpcddrl.comm.allreduce import require
 from hpcddrl.comm.channel import Traffic
 from hpcddrl.comm.failure import Signals, abort_on_exception, fatal_errors
 from hpcddrl.comm.placement import Place, place, split
+from hpcddrl.comm.tracing import TracedComm
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.config import AllReduce, Config
 from hpcddrl.logs import checkpoint
@@ -34,6 +35,7 @@ from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.stages import watch_of
 from hpcddrl.runtime.threads import use_threads
+from hpcddrl.runtime.tracing import Trace
 from hpcddrl.settings import group_config
 from hpcddrl.types import EnvSpec
 
@@ -65,8 +67,9 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
         display.say(_budget_line(config, frames_before))
         display.placement(places, hosts)
+        trace = Trace(config.logging, world, places, hosts) if config.logging.trace else None
         rank, monitor = _rank(
-            world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display, signals
+            world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display, signals, trace
         )
         rank = replace(rank, frames_before=frames_before, resumed=resume, threads=use_threads(rank, hosts))
         loop = build(rank)
@@ -75,7 +78,11 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         loop()
         rank.control.close()
         _part(rank.comms.world, rank.control.timing)
+        if trace is not None:
+            trace.gather()
         code = _sum_up(rank, monitor, display)
+        if trace is not None and monitor is not None:
+            display.say(trace.write(rank.run.rank_file(segment, 0).parent))
         display.close()
     return code
 
@@ -90,13 +97,14 @@ def _rank(
     frames_before: float,
     display: Display,
     signals: Signals,
+    trace: Trace | None,
 ) -> tuple[Rank, Monitor | None]:
     """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``.
 
     The configurations are the job's and this rank's.
     """
     job, config = configs
-    me, traffic, timing = places[world.rank], Traffic(), Timing()
+    me, traffic, timing = places[world.rank], Traffic(), Timing(trace.recorder.span if trace is not None else None)
     returns = most_returns(config.stages.detector)
     counters = counters_for(spec.frame_skip, len(steppers(places)), returns)
     group = -1 if me.group is None else me.group
@@ -111,6 +119,8 @@ def _rank(
     )
     log = RankLog(run.rank_file(segment, world.rank), attributes)
     comms = split(world, places)
+    if trace is not None:
+        comms = comms._replace(world=TracedComm(comms.world, trace.recorder))
     monitor = None
     if world.rank == 0:
         watch = watch_of(config.stages.detector, run, display.say)

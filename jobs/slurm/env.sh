@@ -17,12 +17,22 @@
 #   mpiexec    their own launcher
 : "${LAUNCHER:=mpirun}"
 
+# --- More words for the launcher, such as --cpu-bind=cores or --mca btl ^openib.
+: "${LAUNCHER_OPTIONS:=}"
+
 # --- Oversubscription: yes lets ranks outnumber the cores, and binds none of them. For trying things out: `make
 # setup` has already allowed it to mpirun on a machine of few cores.
 : "${OVERSUBSCRIBE:=no}"
 
-# --- Runs: <job name>-<job id> is made in here. All nodes must see it under this name; a parallel file system is right
-# (RUNS=$SCRATCH/hpcddrl), a node's own disk is not.
+# --- Dead ranks: yes gives mpirun --with-ft ulfm (Open MPI 5), so that it does not end the job with the first rank that
+# dies but leaves that to the program, which ends it by name; auto does where this mpirun has it.
+: "${ULFM:=no}"
+
+# --- Logs: yes also writes what each rank prints to <run>.ranks/rank-<number>.log; many files on many ranks.
+: "${RANK_LOGS:=no}"
+
+# --- Runs: <job name>-<job id> is made in here, <job name>-<array's id>_<number> in an array. All nodes must see it under
+# this name; a parallel file system is right (RUNS=$SCRATCH/hpcddrl), a node's own disk is not.
 : "${RUNS:=${SLURM_SUBMIT_DIR:-$PWD}/runs}"
 
 # --- Scratch: Open MPI's session files. A node's own disk is right here.

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from written_runs import config_of, write_run
 
-from benchmarks import curves, frameworks, jobs, report, rows
+from benchmarks import curves, flow, frameworks, jobs, report, rows
 from hpcddrl.recipes import RECIPES
 
 CODE, BEFORE = "c0de000000", "01d0000000"
@@ -20,12 +20,17 @@ def row(recipe, code=CODE, setting=SETTING, date="2026-01-01T00:00:00Z", **more)
     return dict.fromkeys(frameworks.COLUMNS, "") | frameworks.key_of(recipe, setting, code) | {"date": date} | more
 
 
+def missing(there, recipes, code):
+    """Return the recipes without a row."""
+    return flow.absent(there, {recipe: frameworks.key_of(recipe, SETTING, code) for recipe in recipes})
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """A table in an empty folder, on committed code."""
     for module in (frameworks, jobs, rows):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    for module in (frameworks, jobs):
+    for module in (frameworks, jobs, flow):
         monkeypatch.setattr(module, "code_key", lambda: CODE)
     return frameworks.Bench(SETTING, tmp_path, None)
 
@@ -69,8 +74,18 @@ def test_a_row_is_there_only_if_all_of_its_key_is():
 
 def test_a_row_of_changed_files_never_counts():
     changed = CODE + rows.CHANGED
-    assert frameworks.missing([row("impala", changed)], ["impala"], SETTING, CODE) == ["impala"]
-    assert frameworks.missing([row("impala", changed)], ["impala"], SETTING, changed) == ["impala"]
+    assert missing([row("impala", changed)], ["impala"], CODE) == ["impala"]
+    assert missing([row("impala", changed)], ["impala"], changed) == ["impala"]
+
+
+def test_with_changed_files_all_that_depends_on_them_is_redone_if_they_may_run(monkeypatch):
+    keys = {"ours": {"what": "x", "code": CODE}, "anothers": {"what": "x", "code": "2.1"}}
+    there = list(keys.values())
+    monkeypatch.setattr(flow, "code_key", lambda: CODE + rows.CHANGED)
+    assert flow.absent(there, keys) == []
+    assert flow.absent(there, keys, dirty=True) == ["ours"]
+    monkeypatch.setattr(flow, "code_key", lambda: CODE)
+    assert flow.absent(there, keys, dirty=True) == []
 
 
 def test_the_code_is_known_by_its_folder_alone(tmp_path, monkeypatch):
@@ -108,12 +123,12 @@ def test_without_git_one_line_says_so(tmp_path, monkeypatch):
 
 def test_missing_are_the_recipes_without_a_row():
     there = [row("impala"), row("a3c", BEFORE)]
-    assert frameworks.missing(there, ["impala", "a3c", "paac"], SETTING, CODE) == ["a3c", "paac"]
+    assert missing(there, ["impala", "a3c", "paac"], CODE) == ["a3c", "paac"]
 
 
 def test_every_recipe_is_laid_out_on_at_most_the_ranks_given():
     for recipe in RECIPES:
-        what = frameworks.task(recipe, 4)
+        what = frameworks.lay_out(recipe, 4)
         assert 1 <= what.ranks <= 4
         note = frameworks.layout(what, SETTING)
         assert note.startswith(" / ".join(map(str, what.counts)))
@@ -139,7 +154,7 @@ def test_commands_are_exact(bench):
 def test_a_dry_run_prints_what_is_missing_and_writes_nothing(tmp_path, monkeypatch, capsys):
     for module in (frameworks, rows):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(frameworks, "code_key", lambda: CODE)
+    monkeypatch.setattr(flow, "code_key", lambda: CODE)
     monkeypatch.setattr(frameworks, "machine", lambda: SETTING.machine)
     rows.add_row(tmp_path / "frameworks.csv", frameworks.COLUMNS, row("impala"))
     before = sorted(tmp_path.iterdir())
@@ -153,8 +168,8 @@ def test_a_dry_run_prints_what_is_missing_and_writes_nothing(tmp_path, monkeypat
 
 
 def test_changed_files_are_refused_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(frameworks, "code_key", lambda: CODE + rows.CHANGED)
-    assert frameworks.main(["--into", str(tmp_path)]) == frameworks.REFUSED
+    monkeypatch.setattr(flow, "code_key", lambda: CODE + rows.CHANGED)
+    assert frameworks.main(["--into", str(tmp_path)]) == flow.REFUSED
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
@@ -177,7 +192,7 @@ def test_the_newest_finished_actor_critic_run_teaches(tmp_path):
 
 
 def test_who_wants_a_teacher_comes_last_and_waits_for_one(bench, tmp_path):
-    impala, dqn = frameworks.task("impala", 4), frameworks.task("dqn", 4)
+    impala, dqn = frameworks.lay_out("impala", 4), frameworks.lay_out("dqn", 4)
     taught = impala._replace(recipe="taught", wants_teacher=True, gives_teacher=False)
     assert bench.teacher_for(impala) is None
     with pytest.raises(frameworks.CannotRunError, match=r"^taught: skipped, .*--teacher DIR$"):
@@ -191,7 +206,7 @@ def test_who_wants_a_teacher_comes_last_and_waits_for_one(bench, tmp_path):
 def test_a_failed_run_is_said_and_the_others_go_on(bench, monkeypatch, capsys):
     monkeypatch.setattr(frameworks, "command", lambda *_: [sys.executable, "-c", "print('why it failed'); exit(3)"])
     tasks, _ = bench.plan(["impala", "a3c"])
-    assert frameworks.run_all(bench, tasks, dirty=False) == 1
+    assert flow.carry_out(bench.tasks(tasks), dirty=False) == flow.FAILED
     printed = capsys.readouterr().out
     assert printed.count("why it failed") == 2
     assert "[2/2, ETA 0:10:15] a3c" in printed
@@ -200,8 +215,59 @@ def test_a_failed_run_is_said_and_the_others_go_on(bench, monkeypatch, capsys):
 
 def test_a_run_past_its_limit_is_ended(bench, tmp_path):
     log = tmp_path / "log"
-    assert not jobs.launch([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.2)
-    assert "ended" in log.read_text()
+    with pytest.raises(RuntimeError, match=f"ended\nall it printed: {log}"):
+        jobs.launch([sys.executable, "-c", "import time; time.sleep(60)"], log, 0.2)
+
+
+def test_of_jobs_side_by_side_each_is_told_how_it_ended(tmp_path):
+    lines = {"well": "print('fine')", "late": "import time; time.sleep(60)", "ill": "print('why'); exit(3)"}
+    several = [jobs.Job([sys.executable, "-c", line], tmp_path / name) for name, line in lines.items()]
+    well, late, ill = jobs.launch_all(several, 2.0)
+    assert well == ""
+    assert "ended" in late
+    assert ill == f"why\nall it printed: {tmp_path / 'ill'}"
+
+
+def test_a_jobs_environment_is_this_ones_but_for_what_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("THERE", "1")
+    monkeypatch.setenv("GONE", "1")
+    line = [sys.executable, "-c", "import os; print([os.environ.get(k) for k in ('THERE', 'GONE', 'NEW')])"]
+    jobs.launch(line, tmp_path / "log", 10.0, GONE=None, NEW="2")
+    assert (tmp_path / "log").read_text() == "['1', None, '2']\n"
+
+
+# The course of all benchmarks
+
+
+def test_tasks_are_carried_out_one_after_the_other_with_their_etas(monkeypatch, capsys):
+    clock = iter([0.0, 20.0, 20.0, 20.0, 20.0])  # the first takes twice as long as it was thought to
+    monkeypatch.setattr(flow.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(flow, "code_key", lambda: CODE)
+
+    def broken():
+        raise ValueError("why")
+
+    def refuses():
+        raise flow.CannotRunError("not now")
+
+    tasks = [flow.Task("one", 10.0, lambda: "good"), flow.Task("two", 5.0, broken), flow.Task("three", 7.0, refuses)]
+    assert flow.carry_out(tasks, dirty=False) == flow.FAILED
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/3, ETA 0:00:22] one: good",
+        "[2/3, ETA 0:00:24] two: failed",
+        "why",
+        "[3/3, ETA 0:00:14] three: not now",
+    ]
+
+
+def test_files_that_change_meanwhile_stop_it(monkeypatch, capsys):
+    codes = iter([CODE, CODE + rows.CHANGED])
+    monkeypatch.setattr(flow, "code_key", lambda: next(codes))
+    tasks = [flow.Task(name, 1.0, lambda: "good") for name in ("one", "two")]
+    assert flow.carry_out(tasks, dirty=False) == flow.REFUSED
+    printed = capsys.readouterr()
+    assert "two" not in printed.out
+    assert "was changed meanwhile" in printed.err
 
 
 # The table
@@ -282,7 +348,7 @@ def test_a_row_is_read_from_a_finished_runs_files(bench, tmp_path, monkeypatch):
     summary = {"frames": 3e4, "wall_s": 10.0, "predictions_per_s": 1.0, "trained_samples_per_s": 2.0, "lag_mean": None}
     summary |= {"return_mean": 1.0, "return_best": 2.0, "updates": 5, "peak_rss_bytes": {"learner": 2**20}}
     (run / "summary.json").write_text(json.dumps(summary | {"ended": "2026-01-01T00:00:00Z", "exit_reason": "seconds"}))
-    found = frameworks.row_of(frameworks.task("a3c", 3), SETTING, run.relative_to(tmp_path), ["x"], "")
+    found = frameworks.row_of(frameworks.lay_out("a3c", 3), SETTING, run.relative_to(tmp_path), ["x"], "")
     assert (found["frames_per_s"], found["lag"], found["staleness"]) == ("3000", "", "1.5")
     assert found["curve"] == "", "its learners finished no episode"
 

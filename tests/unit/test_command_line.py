@@ -67,6 +67,11 @@ def test_ranks_takes_settings(command):
         ["plan", "-h"],
         ["report", "-h"],
         ["simulate", "-h"],
+        ["submit", "-h"],
+        ["efficiency", "-h"],
+        ["watch", "-h"],
+        ["tensorboard", "-h"],
+        ["doctor", "-h"],
     ],
 )
 def test_help_is_printed(command, arguments):
@@ -77,7 +82,7 @@ def test_help_is_printed(command, arguments):
 
 
 def test_help_shows_each_example_on_a_line_of_its_own(command):
-    for name in ("run", "plan", "ranks", "report", "simulate"):
+    for name in ("run", "plan", "ranks", "report", "simulate", "submit", "watch", "tensorboard", "doctor"):
         lines = [line.strip() for line in command(name, "--help")[1].splitlines()]
         examples = [line for line in lines if "python -m hpcddrl" in line and not line.startswith("Usage")]
         assert len(examples) == 3
@@ -103,11 +108,12 @@ def test_show_config_prints_the_recipe(shown, name):
 def test_options_reach_their_fields(shown):
     config = shown(
         *("run", "impala", "--env", "CartPole-v1", "--frames", "4e6", "--seconds", 600, "--target-return", 18),
-        *("--seed", 3, "--set", "algorithm.unroll_length=32", "--deterministic"),
+        *("--seed", 3, "--set", "algorithm.unroll_length=32", "--deterministic", "--trace"),
     )
     assert config.env.id == "CartPole-v1"
     assert (config.budget.frames, config.budget.seconds, config.budget.target_return) == (4e6, 600, 18)
     assert (config.seed, config.algorithm.unroll_length, config.deterministic) == (3, 32, True)
+    assert config.logging.trace
 
 
 def test_options_without_a_recipe_go_to_the_default(shown):
@@ -145,7 +151,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: evaluate, export, list, plan, ranks, report, run"),
+        (["zzz"], "no such command 'zzz'; nearest: doctor, efficiency, evaluate"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),

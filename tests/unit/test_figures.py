@@ -9,15 +9,16 @@ import pytest
 from matplotlib.figure import Figure
 from written_runs import config_of, write_run
 
+from hpcddrl.config.compression import Student
 from hpcddrl.figures.ages import NO_LAG, ages, lag_over_time, mean_staleness
 from hpcddrl.figures.curves import NO_EPISODES, curves, final_returns, learned, learning_curves
 from hpcddrl.figures.layout import layout
 from hpcddrl.figures.rates import mean_rate, memory, rate, throughput, throughput_of_settings
 from hpcddrl.figures.settings import differences, settings
 from hpcddrl.figures.shares import PHASES, phase_bars, phase_shares, phases_over_time, shares_over_time
-from hpcddrl.figures.stages import spans
-from hpcddrl.figures.statistics import binned, interquartile_mean, interval, running_mean
+from hpcddrl.figures.statistics import binned, compared, estimated, interquartile_mean, interval, running_mean
 from hpcddrl.figures.style import COLOURS, colours, si
+from hpcddrl.figures.told import spans
 from hpcddrl.figures.traffic import sent, traffic_matrix
 from hpcddrl.logs.read import read_runs
 from hpcddrl.logs.timing import Phase
@@ -88,6 +89,39 @@ def test_an_interval_is_computed_point_by_point_and_is_the_same_each_time():
 def test_one_run_has_no_interval():
     with pytest.raises(ValueError, match="at least two runs of each stratum; make a run with another --seed"):
         interval(np.array([1.0, 2.0]), np.array([1.0]))
+
+
+def test_two_interquartile_means_are_compared_by_hand():
+    ours, theirs = np.array([9.0, 1, 2, 3, 4, 100, -50, 5]), np.array([1.0, 2, 3, 6])
+    assert estimated(ours).value == 3.5  # of 2, 3, 4 and 5: two of eight are cut off at either end
+    assert compared([ours], [theirs], np.subtract).value == 3.5 - 2.5
+    assert compared([ours], [theirs], np.divide).value == 3.5 / 2.5
+
+
+@pytest.mark.parametrize("how", [np.subtract, np.divide])
+def test_the_interval_of_a_comparison_is_that_of_all_the_draws_of_both(how):
+    ours, theirs = np.array([1.0, 4.0, 9.0]), np.array([2.0, 3.0, 5.0])
+    means = [np.array([np.mean(drawn) for drawn in itertools.product(runs, repeat=3)]) for runs in (ours, theirs)]
+    every = how(*np.meshgrid(*means))
+    found = compared([ours], [theirs], how)
+    for value, percentile in ((found.low, 2.5), (found.high, 97.5)):
+        low, high = np.percentile(every, [percentile - 1.5, percentile + 1.5])
+        assert low <= value <= high
+    assert not found.excludes(found.value)
+    assert found.excludes(found.high + 1)
+    assert found.excludes(found.low - 1)
+
+
+def test_a_comparison_draws_within_strata_too():
+    low, high = np.zeros(3), np.ones(3)
+    assert compared([low, high], [low, low], np.subtract) == (0.5, 0.5, 0.5)
+
+
+def test_a_comparison_with_one_run_excludes_nothing():
+    found = compared([np.array([1.0])], [np.array([0.0, 1.0])], np.subtract)
+    assert found.value == 0.5
+    assert np.isnan(found.low)
+    assert not found.excludes(100.0)
 
 
 def test_a_running_mean_is_that_of_a_slow_loop():
@@ -231,6 +265,14 @@ def test_each_environment_has_a_panel_and_each_setting_a_line_band_and_name():
     assert len(figure.axes[2].collections) == 0, "one seed has none"
 
 
+def test_seeds_that_never_ran_at_the_same_time_have_no_band_and_other_rows_their_own_label():
+    late = episodes("a2", [1.0] * 3).assign(seconds=[50.0, 51.0, 52.0], job_frames=[50.0, 51.0, 52.0])
+    early = episodes("a1", [1.0] * 3).assign(seconds=[1.0, 2.0, 3.0], job_frames=[1.0, 2.0, 3.0])
+    figure = learning_curves(pd.concat([early, late]), window=1, label="steps")
+    assert len(figure.axes[0].collections) == 0
+    assert "steps" in texts(figure)
+
+
 # --- pictures
 
 
@@ -343,6 +385,24 @@ def test_runs_that_differ_in_seed_and_budget_alone_are_one_setting():
         "long": "impala, precision = bf16",
         "apex": "apex",
     }
+
+
+def test_an_answer_of_an_axis_is_named_without_the_fields_that_come_with_it():
+    plain, halves = dump(config_of()), dump(config_of(compression=Student(width=0.5)))
+    found = settings({"plain": plain, "student": halves})
+    assert found == {"plain": "impala, compression = uncompressed", "student": "impala, compression = student"}
+    quarters = dump(config_of(compression=Student(width=0.25)))
+    found = settings({"plain": plain, "student": halves, "smaller": quarters})
+    assert found["plain"] == "impala, compression = uncompressed"
+    assert found["smaller"] == "impala, compression = student, compression.width = 0.25"
+    assert found["student"] == "impala, compression = student, compression.width = 0.5"
+
+
+def test_a_field_that_is_lacking_without_reason_tells_settings_apart():
+    """As of a run of an older version."""
+    new, old = dump(config_of()), dump(config_of())
+    del old["precision"]
+    assert settings({"new": new, "old": old}) == {"new": "impala, precision = auto", "old": "impala, precision = –"}
 
 
 def test_many_differences_are_numbered():

@@ -182,6 +182,7 @@ MATHEMATICS += ["networks.precision", "envs.make", "recipes", "algorithms.actor_
 MATHEMATICS += ["comm.messages", "comm.placement", "logs.rank_log", "logs.checkpoint", "logs.run_dir", "commands.cli"]
 MATHEMATICS += ["runtime.checks", "runtime.parts", "runtime.plan", "runtime.footprint", "runtime.pace"]
 MATHEMATICS += ["replay.replay", "logs.read", "commands.reporting.page"]
+MATHEMATICS += ["commands.live.picture", "commands.live.board", "commands.doctor", "logs.timeline"]
 MATHEMATICS += ["simulation.model", "logs.measured", "runtime.calibration"]
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import rows
+from benchmarks import flow, rows
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import configurations, installs, table
 from benchmarks.peers.watch import watch
@@ -19,6 +19,11 @@ ORDER = configurations.turns(list(installs.PEERS), 4)
 PEER = next(t for t in ORDER if t.configuration.system == "sample-factory")
 
 
+def missing(there, order, setting, code):
+    """Return the turns without a row."""
+    return flow.absent(there, peers.keys_of(order, setting, code))
+
+
 def row(turn, code=CODE, **more):
     return dict.fromkeys(peers.COLUMNS, "") | peers.key_of(turn, SETTING, code) | {"trained_per_s": "100"} | more
 
@@ -26,7 +31,8 @@ def row(turn, code=CODE, **more):
 @pytest.fixture
 def table_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "ROOT", tmp_path)
-    monkeypatch.setattr(peers, "code_key", lambda: CODE)
+    for module in (peers, flow):
+        monkeypatch.setattr(module, "code_key", lambda: CODE)
     monkeypatch.setattr(peers, "machine", lambda: SETTING.machine)
     monkeypatch.setattr(peers.os, "sched_getaffinity", lambda _: range(4))
     return tmp_path
@@ -143,21 +149,21 @@ def test_an_environment_is_made_once_and_again_for_other_packages(tmp_path, monk
 
 
 def test_a_row_is_of_its_configuration_setting_and_version():
-    assert peers.missing([], [PEER], SETTING, CODE) == [PEER]
-    assert peers.missing([row(PEER)], [PEER], SETTING, CODE) == []
-    assert peers.missing([row(PEER)], [PEER], SETTING, "0ther00000") == []  # a peer's row outlives our code
-    assert peers.missing([row(PEER, code="9.9")], [PEER], SETTING, CODE) == []
-    assert peers.missing([row(PEER) | {"code": "9.9"}], [PEER], SETTING, CODE) == [PEER]
-    assert peers.missing([row(PEER) | {"options": "--other"}], [PEER], SETTING, CODE) == [PEER]
+    assert missing([], [PEER], SETTING, CODE) == [PEER]
+    assert missing([row(PEER)], [PEER], SETTING, CODE) == []
+    assert missing([row(PEER)], [PEER], SETTING, "0ther00000") == []  # a peer's row outlives our code
+    assert missing([row(PEER, code="9.9")], [PEER], SETTING, CODE) == []
+    assert missing([row(PEER) | {"code": "9.9"}], [PEER], SETTING, CODE) == [PEER]
+    assert missing([row(PEER) | {"options": "--other"}], [PEER], SETTING, CODE) == [PEER]
     for field in SETTING._fields:
-        assert peers.missing([row(PEER)], [PEER], SETTING._replace(**{field: "7"}), CODE) == [PEER], field
+        assert missing([row(PEER)], [PEER], SETTING._replace(**{field: "7"}), CODE) == [PEER], field
 
 
 def test_ours_is_missing_again_once_the_code_changed():
     first, second = ORDER[0], ORDER[2]
     assert first.configuration == second.configuration
-    assert peers.missing([row(first)], [first, second], SETTING, CODE) == [second]
-    assert peers.missing([row(first)], [first], SETTING, "0ther00000") == [first]
+    assert missing([row(first)], [first, second], SETTING, CODE) == [second]
+    assert missing([row(first)], [first], SETTING, "0ther00000") == [first]
 
 
 def test_rates_are_of_the_samples_trained(tmp_path):
@@ -198,8 +204,8 @@ def test_changed_files_and_unknown_peers_are_refused(table_folder, monkeypatch, 
     with pytest.raises(SystemExit, match="2"):
         peers.main(["--peers", "stable-baseline"])
     assert "no peer stable-baseline;" in capsys.readouterr().err
-    monkeypatch.setattr(peers, "code_key", lambda: CODE + rows.CHANGED)
-    assert peers.main(["--into", str(table_folder)]) == peers.REFUSED
+    monkeypatch.setattr(flow, "code_key", lambda: CODE + rows.CHANGED)
+    assert peers.main(["--into", str(table_folder)]) == flow.REFUSED
     assert not list(table_folder.iterdir())
 
 
@@ -212,11 +218,11 @@ def test_a_failed_run_is_said_and_the_others_make_rows(table_folder, monkeypatch
         return [sys.executable, "-c", f"open({str(table_folder / out)!r}, 'w').write({told!r})"]
 
     monkeypatch.setattr(peers, "command", line)
-    assert peers.run_all(ORDER[:2], SETTING, table_folder, dirty=False) == peers.FAILED
+    assert flow.carry_out(peers.tasks_of(ORDER[:2], SETTING, table_folder), dirty=False) == flow.FAILED
     assert capsys.readouterr().out.count("why it failed") == 1
     (made,) = rows.read_rows(table_folder / "peers.csv")
     assert made["trained_per_s"] == "100"
-    assert peers.missing([made], ORDER[:2], SETTING, CODE) == [ORDER[0]]
+    assert missing([made], ORDER[:2], SETTING, CODE) == [ORDER[0]]
     assert PEER.configuration.name in (table_folder / "peers.md").read_text()
 
 

@@ -87,6 +87,14 @@ def test_each_rows_place_on_the_jobs_axes(run):
     assert tables["traffic"].groupby("tag")["time"].max().tolist() == [10, 10]
 
 
+def test_the_members_of_an_ensemble_stand_beside_the_group_that_hears_them(run):
+    peers = read(run).tables["peers"]
+    assert set(peers["group"]) == {0}, "who wrote the row"
+    assert peers["member"].tolist() == [0, 1] * 10, "of whom it tells"
+    assert peers["time"].tolist() == [t for t in range(1, 11) for _ in range(2)], "by version, two rows each"
+    assert read(run).columns["peers/member"] == COLUMNS["peers/group"]
+
+
 def test_a_table_that_began_late_is_placed_by_its_last_rows():
     progress = pd.DataFrame({"time": [1.0, 2, 3], "frames": [0.0, 5, 10], "updates": [0.0, 1, 2]})
     tables = timed({"progress": progress, "learning": pd.DataFrame({"loss": [7.0, 8]})})

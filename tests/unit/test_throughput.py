@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import parts, rows, throughput
+from benchmarks import flow, parts, rows, throughput
 from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 
@@ -37,7 +37,7 @@ def jobs(monkeypatch):
     monkeypatch.setattr(
         throughput, "on_cores", lambda part, *_: {"env": 3000.0, "infer": 6000.0, "train": 2000.0}[part]
     )
-    monkeypatch.setattr(throughput, "code_key", lambda: CODE)
+    monkeypatch.setattr(flow, "code_key", lambda: CODE)
     return ran
 
 
@@ -75,6 +75,6 @@ def test_one_rank_is_refused(capsys):
 
 
 def test_changed_files_are_refused(tmp_path, jobs, monkeypatch, capsys):
-    monkeypatch.setattr(throughput, "code_key", lambda: CODE + rows.CHANGED)
-    assert throughput.main(["--ranks", "2", "--into", str(tmp_path)]) == throughput.REFUSED
+    monkeypatch.setattr(flow, "code_key", lambda: CODE + rows.CHANGED)
+    assert throughput.main(["--ranks", "2", "--into", str(tmp_path)]) == flow.REFUSED
     assert not jobs

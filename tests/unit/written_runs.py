@@ -49,6 +49,8 @@ def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=
         )
         for t in range(1, rows + 1):
             _row(log, where, t, returns)
+            if where.role is Role.LEARNER and config.compression.kind != "uncompressed":
+                log.append("compression", {"version": 5 * t, "kl_before": 0.2, "kl_after": 0.1, "bytes": 5000})
         for stage in stages:
             log.append("stages", {name: x for name, x in stage.items() if name != "reason" or rank == 0})
         log.flush()
@@ -91,7 +93,10 @@ def _row(log, where, t, returns):
         row = {"time": t, "loss": 1 / t, "entropy": 1.0, "lag_min": 0, "lag_mean": 2, "lag_max": 4, "rho_clipped": 0.1}
         log.append("learning", row)
         log.append("traffic/weights", {"messages": t, "bytes": 4000 * t})
-        log.append("exchange", {"version": 5 * t, "peers": 1, "age": 3.0, "skipped": 0})
+        met = {"divergence": 0.5 / t, "disagreement": 0.2, "kl": 0.1 / t}
+        log.append("exchange", {"version": 5 * t, "peers": 1, "age": 3.0, "skipped": 0} | met)
+        for member, weight in ((where.group, 0.25), (where.group + 1, 0.75)):
+            log.append("peers", {"version": 5 * t, "group": member, "weight": weight})
     if where.role is Role.SERVER:
         log.append("learning", {"time": t, "refused_stale": 0, "refused_loss": 0})
         for age, count in ((0, 1), (2, 3)):

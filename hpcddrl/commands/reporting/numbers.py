@@ -40,7 +40,7 @@ def numbers(run: Runs) -> Numbers:
         frames_per_s=mean_rate(progress, "frames"),
         predictions_per_s=mean_rate(progress, "predictions"),
         trained_per_s=mean_rate(progress, "trained"),
-        updates=_updates(progress),
+        updates=updates_of(progress),
         episodes=len(episodes),
         return_mean=float(episodes["return"].iloc[-WINDOW:].mean()),
         return_best=float(episodes["return"].max()),
@@ -50,7 +50,7 @@ def numbers(run: Runs) -> Numbers:
     )
 
 
-def _updates(progress: pd.DataFrame) -> float:
+def updates_of(progress: pd.DataFrame) -> float:
     """Return the optimizer's steps: the first server's, else the sum of the groups' (all learners of one take each)."""
     newest = progress[progress["segment"] == progress["segment"].max()]
     servers = newest[newest["role"] == "server"]

@@ -27,7 +27,7 @@ from hpcddrl.commands.reporting.tables import (
     stages,
 )
 from hpcddrl.figures.curves import WINDOW
-from hpcddrl.figures.settings import settings
+from hpcddrl.figures.settings import labelled
 from hpcddrl.figures.style import si
 from hpcddrl.logs.read import Runs, only
 
@@ -52,9 +52,8 @@ class Section(NamedTuple):
 
 def page(runs: Runs) -> str:
     """Return the page of some runs as HTML."""
-    labels = settings(runs.configs)
-    tables = {name: table.assign(setting=table["run"].map(labels)) for name, table in runs.tables.items()}
-    runs = runs._replace(tables=tables)
+    runs = labelled(runs)
+    tables, labels = runs.tables, dict(zip(runs.runs["run"], runs.runs["setting"], strict=True))
     several = len(runs.runs) > 1
     names = list(runs.runs["run"])
     sections = [_section(only(runs, name), labels[name], detailed=i < DETAILED) for i, name in enumerate(names)]

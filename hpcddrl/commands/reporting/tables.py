@@ -11,8 +11,8 @@ from hpcddrl.commands.reporting.evidence import Finding
 from hpcddrl.commands.reporting.numbers import numbers
 from hpcddrl.figures.curves import final_returns
 from hpcddrl.figures.settings import differences, flat
-from hpcddrl.figures.stages import BANDS, decisions
 from hpcddrl.figures.style import si
+from hpcddrl.figures.told import BANDS, decisions
 from hpcddrl.logs.read import Runs, only
 
 

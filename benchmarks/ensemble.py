@@ -1,0 +1,81 @@
+"""The group ensemble beside its rivals: eight groups of a learner and an actor, over seeds on quick games, and Pong.
+
+    make bench-ensemble                                      # hours; what has a row is not run again
+    make bench-ensemble ARGS="--games Catch --seeds 1,2"
+    make bench-ensemble ARGS=--missing                       # what there is no row for
+
+No exchange at all, exchange with distillation from the ensemble, weights averaged (MA), turns of learning alone and
+from the ensemble (EC-DNN), and the best group teaching the others. Pong is played once with and once without exchange.
+After each run its groups are played greedily, and so are their ensemble and one network that has learned from it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from benchmarks.arms.harness import main as run
+from benchmarks.arms.study import Arm, Game, Study
+
+EIGHT = ("topology.groups=8", "topology.learners_per_group=1", "topology.actors_per_group=1")
+CLIPPED = ("env.reward=clip",)  # the best group is told by returns as they are learned from: one scale for all groups
+
+TEXT = """\
+Eight groups of one learner and one actor on 16 ranks, alike but for what groups tell each other. `alone`: nothing;
+`exchange`: weights, and each group also learns from the mixture of all policies; `averaging`: weights, and all go on
+from their mean (MA); `ec-dnn`: the mixture counts for some updates after each exchange only; `best to others`: the
+mixture is the group with the greatest return. Rewards are clipped to [-1, 1] everywhere."""
+
+
+def arm(name: str, *settings: str) -> Arm:
+    """Return eight groups of two ranks."""
+    return Arm(name, "group_ensemble", 16, (*EIGHT, *settings), against="" if name == "alone" else "alone")
+
+
+STUDY = Study(
+    name="ensemble",
+    title="The group ensemble and its rivals",
+    text=TEXT,
+    arms=(
+        arm("alone", "coupling=uncoupled"),
+        arm("exchange"),
+        arm("averaging", "coupling=averaging"),
+        arm("ec-dnn", "coupling.schedule=cyclic"),
+        arm("best to others", "coupling.mixing=best_group"),
+    ),
+    games=(
+        Game("Catch", "hpcddrl/Catch-v0", 150, (0.0, 0.8), (-0.85, 1.0), settings=CLIPPED),
+        Game("CartPole", "CartPole-v1", 150, (100.0, 400.0), (22.0, 500.0), settings=CLIPPED),
+        Game(
+            "MinAtar Breakout",
+            "minatar.gym:BaseEnv",
+            240,
+            (2.0, 5.0),
+            (0.5, 10.0),
+            settings=("env.options.game=breakout", *CLIPPED),
+            needs="minatar",
+        ),
+        Game(
+            "Pong",
+            "ALE/Pong-v5",
+            1800,
+            (-18.0, 0.0, 18.0),
+            (-21.0, 21.0),
+            seeds=(1,),
+            settings=CLIPPED,
+            arms=("alone", "exchange"),
+            episodes=8,
+        ),
+    ),
+    helpers=("peers", "exchange"),
+    exports=True,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and write it down."""
+    return run(STUDY, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What helps A3C in which stage: each helper alone, all, and none, over seeds.
+
+    make bench-staged                                        # hours; what has a row is not run again
+    make bench-staged ARGS="--games Catch --seeds 1,2"
+    make bench-staged ARGS=--missing                         # what there is no row for
+
+The arms are the recipe `staged` with some of its helpers off, all with the same detector and correction. Pong is played
+without helpers and with the autoencoder, the proposal's own comparison.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from benchmarks.arms.harness import main as run
+from benchmarks.arms.study import Arm, Game, Study
+
+TEXT = """\
+A server and three workers. `none`: A3C with V-trace that is told its stages and gets no help; `autoencoder`: the torso
+also learns to make frames again until the early stage is over; `replay`: workers learn from their rollouts again in the
+middle stage; `both`: both. The autoencoder's own cost is the phase pretext; the replay's is in batch (drawing) and
+gradient (its batches are trained on like fresh ones)."""
+NO_EARLY, NO_MIDDLE = "stages.early=none", "stages.middle=none"
+
+
+def arm(name: str, *settings: str) -> Arm:
+    """Return the recipe with these settings."""
+    return Arm(name, "staged", 4, settings, against="" if name == "none" else "none")
+
+
+STUDY = Study(
+    name="staged",
+    title="Help by stages",
+    text=TEXT,
+    arms=(
+        arm("none", NO_EARLY, NO_MIDDLE),
+        arm("autoencoder", NO_MIDDLE),
+        arm("replay", NO_EARLY),
+        arm("both"),
+    ),
+    games=(
+        Game(
+            "Catch",
+            "hpcddrl/Catch-v0",
+            180,
+            (-0.5, 0.0, 0.8),
+            (-0.85, 1.0),
+            settings=("network.torso=nips", "env.frame_stack=2"),  # convolutions, and two frames to tell what moves
+        ),
+        Game(
+            "Pong",
+            "ALE/Pong-v5",
+            1200,
+            (-20.0, -18.0, 0.0),
+            (-21.0, 21.0),
+            seeds=(1, 2),
+            arms=("none", "autoencoder"),
+        ),
+    ),
+    helpers=("pretext", "batch", "gradient"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and write it down."""
+    return run(STUDY, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
