@@ -60,6 +60,10 @@ class Layout(Generic[R]):
             offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
         self.nbytes = offset
 
+    def up_to(self, name: str, nbytes: int) -> int:
+        """Return how much of the buffer reaches to the end of a field's first so many bytes."""
+        return self._offsets[name] + nbytes
+
     def allocate(self) -> tuple[Array, R]:
         """Return a zeroed buffer [nbytes] u8 and the record of views into it."""
         buffer = np.zeros(self.nbytes, np.uint8)

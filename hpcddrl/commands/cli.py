@@ -10,6 +10,7 @@ import click
 
 from hpcddrl import __version__
 from hpcddrl.comm.failure import complain_once
+from hpcddrl.commands.amdahl import amdahl
 from hpcddrl.commands.doctor import doctor
 from hpcddrl.commands.efficiency import efficiency
 from hpcddrl.commands.evaluate import evaluate
@@ -62,6 +63,7 @@ def cli() -> None:
 
 for _command in (
     run,
+    amdahl,
     doctor,
     efficiency,
     evaluate,

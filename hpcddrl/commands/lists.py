@@ -21,6 +21,7 @@ from hpcddrl.config import (
     QLearning,
     Replay,
     Topology,
+    Uncompressed,
     Uniform,
 )
 from hpcddrl.recipes import DEFAULT, RECIPES
@@ -41,7 +42,7 @@ def list_recipes() -> None:
         config = recipe()
         shown.add_row(
             f"{name}{' (default)' if name == DEFAULT else ''}",
-            _acting(config),
+            _acting(config) + _by(config),
             _experience(config),
             _update(config),
             _coupling(config),
@@ -74,6 +75,11 @@ def _acting(config: Config) -> str:
             return "central: when ready"
         case CentralActing(minimum=minimum):
             return f"central: min {minimum}"
+
+
+def _by(config: Config) -> str:
+    """Say what acts where it is not the learner's own network."""
+    return "" if isinstance(config.compression, Uncompressed) else f", {config.compression.kind}"
 
 
 def _experience(config: Config) -> str:
@@ -133,7 +139,7 @@ def ranks(recipe: str, settings: tuple[str, ...], most: int, check: int | None) 
 
         console().print(f"{config.recipe} on {count(check, 'rank')}: {layout(fitted(config, check).topology)}")
         return
-    layouts = {n: fitted for n in range(1, most + 1) if (fitted := _fitted(config.topology, n)) is not None}
+    layouts = {n: found for n in range(1, most + 1) if (found := _fitted(config.topology, n)) is not None}
     if not layouts:
         raise ValueError(f"{config.recipe}: no count up to {most} can be laid out; look further with --most {4 * most}")
     least = min(layouts)

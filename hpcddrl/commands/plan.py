@@ -156,7 +156,8 @@ def _does(job: Job, role: Role) -> str:
         return f"steps {envs}, learns" + (" from its replay" if config.experience.kind == "replay" else "")
     if replays:
         return "learns from samples of the replays"
-    return ("acts for its actors, " if central else "") + (
+    acts = "acts for its actors" + ("" if config.compression.kind == "uncompressed" else " with a compressed network")
+    return (f"{acts}, " if central else "") + (
         "learns from its replay" if config.experience.kind == "replay" else "learns from their rollouts"
     )
 

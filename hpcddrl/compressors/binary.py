@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
-from hpcddrl.compressors.compressed import Followed
 from hpcddrl.compressors.distillation import Distiller, answers
 from hpcddrl.compressors.layers import weighted
 from hpcddrl.networks.make import AnyNetwork
@@ -128,7 +127,7 @@ class Binary:
         self.network, self._layers, self._distiller = network, layers, distiller
         self._begun = False
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """See `Shape`; it begins with its first teacher's weights, and its inputs' means as thresholds."""
         if not self._begun and len(states):
             self.network.load_state_dict(teacher.state_dict(), strict=False)  # all but the thresholds

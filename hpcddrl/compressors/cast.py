@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpcddrl.compressors.compressed import Bytes, as_bytes, from_bytes
 from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.precision import choose_precision, shortest_calls
 from hpcddrl.types import EnvSpec, Output
@@ -29,15 +30,17 @@ class Float32StandIn:
     def __init__(self, network: AnyNetwork, spec: EnvSpec, precision: Literal["auto", "fp32", "bf16"] = "auto") -> None:
         self._network, self._spec, self._wanted = network, spec, precision
         network.precision = Precision("bf16" if precision == "bf16" else "fp32")
+        self._answers = network  # or a copy in the format that it computes with
 
     def __call__(self, observation: Tensor) -> Output:
         """See `StandIn`."""
-        output: Output = self._network(observation)
+        output: Output = self._answers(observation)
         return output
 
     def take(self, network: AnyNetwork, states: Tensor) -> None:
         """See `StandIn`."""
         self._network.load_state_dict(network.state_dict())
+        self._renew()
 
     def pack(self) -> Bytes:
         """See `StandIn`."""
@@ -46,10 +49,18 @@ class Float32StandIn:
     def unpack(self, data: Bytes) -> None:
         """See `StandIn`."""
         from_bytes(data, self._network.parameters())
+        self._renew()
 
     def tune(self, observation: Tensor) -> None:
-        """Choose among fp32 and bf16 arithmetic as far as it may, channels last or not."""
-        self._network.precision, _ = choose_precision(self._network, self._spec, self._wanted, len(observation), False)
+        """Choose among fp32 and bf16 arithmetic as far as it may, channels last or not, and hold the weights so."""
+        precision, _ = choose_precision(self._network, self._spec, self._wanted, len(observation), trains=False)
+        self._answers = held(self._network, precision)
+
+    def _renew(self) -> None:
+        if self._answers is not self._network:
+            with torch.no_grad():
+                for own, given in zip(self._answers.parameters(), self._network.parameters(), strict=True):
+                    own.copy_(given)
 
 
 class CastStandIn:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hpcddrl.compressors.compressed import Followed
 from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.compressors.layers import Weighted
 from hpcddrl.networks.make import AnyNetwork
@@ -92,7 +91,7 @@ class Channels:
         self.network, self._distiller = network, distiller
         self._pruned = False
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """See `Shape`; the first teacher is the one that is pruned."""
         if not self._pruned:
             prune(teacher, self.network)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcddrl.config import Algorithm, Network
+from hpcddrl.config.compression import EveryUpdates, Trigger
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.types import EnvSpec, Output
 
 Bytes = NDArray[np.uint8]
+EACH_UPDATE = EveryUpdates(updates=1)
 
 
 class Blueprint(NamedTuple):
@@ -41,7 +43,9 @@ class StandIn(Protocol):
     A new one has as many bytes as there will ever be, so buffers for them are made once.
     """
 
-    simulated: bool  # computed with floats in the place of what it stands for: its speed says nothing
+    @property
+    def simulated(self) -> bool:
+        """Say whether it computes with floats in the place of what it stands for: its speed says nothing then."""
 
     def __call__(self, observation: Tensor) -> Output:
         """Return policy and value of observations [N, *observation_shape], as networks do."""
@@ -63,21 +67,13 @@ class StandIn(Protocol):
         """Choose by timing how to answer batches of this size, where there is a choice."""
 
 
-class Followed(NamedTuple):
-    """How a student came closer to its teacher: mean KL(teacher ‖ student) in nats on some states, before and after."""
-
-    kl_before: float
-    kl_after: float
-    steps: int
-
-
 class Shape(Protocol):
     """The float network behind a stand-in, kept like a teacher that moves on."""
 
     network: AnyNetwork
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
-        """Come closer to the teacher's answers to states [N, *observation_shape]."""
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """Come closer to the teacher's answers to states [N, *observation_shape]; return the steps that it took."""
 
 
 class Compressor:
@@ -85,17 +81,33 @@ class Compressor:
 
     Args:
         shape: what is kept like the teacher.
-        stand_in: what is published of it.
+        stand_in: what acts of it.
+        trigger: when it is to follow.
+        beside: whether it may learn in a thread of its own.
     """
 
-    def __init__(self, shape: Shape, stand_in: StandIn) -> None:
-        self.shape, self.stand_in = shape, stand_in
+    choice = 0  # of those that there are
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def __init__(self, shape: Shape, stand_in: StandIn, trigger: Trigger = EACH_UPDATE, beside: bool = False) -> None:
+        self.shape, self.stand_in, self.trigger, self.beside = shape, stand_in, trigger, beside
+
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """Make the stand-in answer like the teacher again, from states [N, *observation_shape]."""
-        followed = self.shape.follow(teacher, states)
+        steps = self.learn(teacher, states)
+        self.take(states)
+        return steps
+
+    def learn(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """Make the network behind the stand-in answer like the teacher; the stand-in stays as it is."""
+        return self.shape.follow(teacher, states)
+
+    def take(self, states: Tensor) -> None:
+        """Make the stand-in what the network behind it is by now, calibrated on states."""
         self.stand_in.take(self.shape.network, states)
-        return followed
+
+    def accepts(self, kl: float) -> bool:
+        """Say whether the stand-in may go on acting with this KL(teacher ‖ stand-in), in nats: with any."""
+        return True
 
 
 def as_bytes(tensors: Iterable[Tensor]) -> Bytes:

@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hpcddrl.compressors.compressed import Followed
 from hpcddrl.config.compression import Distillation
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.q_value import QNetwork
@@ -17,7 +16,7 @@ from hpcddrl.rl.policies import Categorical, Policy, policy_for
 from hpcddrl.types import EnvSpec, Output
 
 ADAM_EPSILON = 1e-5  # so that a student at its teacher, whose gradient is rounding, stays there
-JUDGED = 128  # states, at most, that the KL before and after is of
+JUDGED = 128  # states, at most, that a KL before and after following is of
 AT_ONCE = 256  # observations in a forward pass without gradient
 
 
@@ -116,8 +115,8 @@ class Distiller:
         self._generator = torch.Generator().manual_seed(seed)
         self._optimizer = torch.optim.Adam(student.parameters(), lr=config.learning_rate, eps=ADAM_EPSILON)
 
-    def follow(self, teacher: AnyNetwork, states: Tensor, constrain: Callable[[], None] = lambda: None) -> Followed:
-        """Take the configured number of steps on minibatches of states [N, *observation_shape].
+    def follow(self, teacher: AnyNetwork, states: Tensor, constrain: Callable[[], None] = lambda: None) -> int:
+        """Take the configured number of steps on minibatches of states [N, *observation_shape]; return that number.
 
         Args:
             teacher: whose answers are learned.
@@ -129,20 +128,16 @@ class Distiller:
         """
         if not len(states):
             raise ValueError("a student learns from observations, and there are none; collect a batch before")
-        wanted, c = answers(teacher, states), self._config
-        judging = slice(None, None, -(-len(states) // JUDGED))
-        judged = Output(wanted.policy[judging], wanted.value[judging])
-        before = self._kl(judged, states[judging])
-        for _ in range(c.steps):
-            rows = torch.randint(len(states), (min(c.batch_size, len(states)),), generator=self._generator)
+        c = self._config
+        rows = torch.randint(len(states), (c.steps, min(c.batch_size, len(states))), generator=self._generator)
+        asked, among = torch.unique(rows, return_inverse=True)  # so that the teacher answers none twice
+        wanted = answers(teacher, states[asked])
+        for drawn, known in zip(rows, among, strict=True):
             with torch.enable_grad():
-                student: Output = self._student(states[rows])
-                loss = self._likeness.loss(Output(wanted.policy[rows], wanted.value[rows]), student)
+                student: Output = self._student(states[drawn])
+                loss = self._likeness.loss(Output(wanted.policy[known], wanted.value[known]), student)
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
             constrain()
-        return Followed(before, self._kl(judged, states[judging]), c.steps)
-
-    def _kl(self, wanted: Output, states: Tensor) -> float:
-        return float(self._likeness.kl(wanted, answers(self._student, states)).mean())
+        return c.steps

@@ -11,6 +11,7 @@ from hpcddrl.compressors.cast import CastStandIn, Float32StandIn
 from hpcddrl.compressors.channels import Channels
 from hpcddrl.compressors.compressed import Blueprint, Compressor, Shape, StandIn
 from hpcddrl.compressors.distillation import Distiller, likeness_of
+from hpcddrl.compressors.fallback import Fallback, OneOf
 from hpcddrl.compressors.fixed_point_network import FixedPointStandIn
 from hpcddrl.compressors.int8 import Int8StandIn
 from hpcddrl.compressors.pruning import Magnitude, SparseStandIn
@@ -29,15 +30,29 @@ def make_compressor(candidate: compression.Candidate, blueprint: Blueprint) -> C
     Raises:
         ValueError: the student's torso cannot take the observations.
     """
-    return Compressor(_shape(candidate, blueprint), make_stand_in(candidate, blueprint))
+    beside = not isinstance(candidate, compression.Whole) and candidate.distillation.beside
+    stand_in, trigger = make_stand_in(candidate, blueprint), compression.trigger_of(candidate)
+    return Compressor(_shape(candidate, blueprint), stand_in, trigger, beside)
 
 
-def make_stand_in(candidate: compression.Candidate, blueprint: Blueprint) -> StandIn:
+def make_fallback(auto: compression.Auto, blueprint: Blueprint) -> Fallback:
+    """Return a learner's compressor that begins with the first of the candidates.
+
+    Raises:
+        ValueError: a student's torso cannot take the observations.
+    """
+    made = [make_compressor(candidate, blueprint) for candidate in compression.candidates_of(auto)]
+    return Fallback(made, auto.kl_bound)
+
+
+def make_stand_in(candidate: compression.Candidate | compression.Auto, blueprint: Blueprint) -> StandIn:
     """Return what acts in a teacher's place, to be filled by `StandIn.unpack`.
 
     Raises:
         ValueError: the student's torso cannot take the observations.
     """
+    if isinstance(candidate, compression.Auto):
+        return OneOf([make_stand_in(one, blueprint) for one in compression.candidates_of(candidate)])
     network = _network(candidate, blueprint)
     match candidate:
         case compression.Magnitude(sparsity=sparsity):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcddrl.compressors.compressed import Bytes, Followed, as_bytes, from_bytes
+from hpcddrl.compressors.compressed import Bytes, as_bytes, from_bytes
 from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.compressors.layers import weighted
 from hpcddrl.networks.make import AnyNetwork
@@ -48,18 +48,18 @@ class Magnitude:
         self.network, self._sparsity, self._rounds, self._distiller = network, sparsity, rounds, distiller
         self._masks: list[Tensor] = []
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """See `Shape`; the first time it drops weights in rounds, after that it only learns."""
         if self._masks:
             return self._distiller.follow(teacher, states, self.constrain)
         self.network.load_state_dict(teacher.state_dict())
-        followed = []
+        steps = 0
         for done in range(1, self._rounds + 1):
             part = sparsity_after(done, self._rounds, self._sparsity)
             self._masks = [mask_of(layer.weight, part) for layer in weighted(self.network)]
             self.constrain()
-            followed.append(self._distiller.follow(teacher, states, self.constrain))
-        return Followed(followed[0].kl_before, followed[-1].kl_after, sum(f.steps for f in followed))
+            steps += self._distiller.follow(teacher, states, self.constrain)
+        return steps
 
     def constrain(self) -> None:
         """Put the dropped weights back to 0."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hpcddrl.compressors.compressed import Followed
 from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.networks.make import AnyNetwork
 
@@ -19,10 +18,10 @@ class Whole:
     def __init__(self, network: AnyNetwork) -> None:
         self.network = network
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """See `Shape`."""
         self.network = teacher
-        return Followed(0.0, 0.0, 0)
+        return 0
 
 
 class Student:
@@ -36,6 +35,6 @@ class Student:
     def __init__(self, network: AnyNetwork, distiller: Distiller) -> None:
         self.network, self._distiller = network, distiller
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> Followed:
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """See `Shape`."""
         return self._distiller.follow(teacher, states)

@@ -73,7 +73,7 @@ class EveryUpdates:
 
     kind: Literal["every"] = "every"
     updates: Positive = 10
-    """At least; an actor may ask later."""
+    """At least; an actor may ask later. In between what acts stands still."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -103,7 +103,9 @@ class Distillation:
     """How a student that has weights of its own learns its teacher's answers."""
 
     trigger: Trigger = Field(default_factory=EveryUpdates)
-    """When it follows; looked at whenever an actor asks for weights."""
+    """When it follows; looked at whenever an actor asks for weights, or after each update of a learner that acts."""
+    beside: bool = False
+    """In a thread of its own, beside the learner's updates; what acts changes when it is through."""
     steps: Positive = 20
     """Steps of the student's optimizer (Adam) each time it follows."""
     batch_size: Positive = 128
@@ -128,6 +130,9 @@ class Whole:
 
     kind: Literal["whole"] = "whole"
     format: Format = Field(default_factory=Cast)
+    trigger: Trigger = Field(default_factory=lambda: EveryUpdates(updates=1))
+    """When it takes the learner's weights. With format=fp32 and trigger.updates=n nothing is compressed, but what acts
+    stands still for n updates: lag and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -190,5 +195,17 @@ class Auto:
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)] = Field(default_factory=_usual)
 
 
-Compression = Annotated[Uncompressed | Whole | Student | Channels | Magnitude | Binary, Field(discriminator="kind")]
-"""What acts in the learner's place."""
+Compression = Annotated[
+    Uncompressed | Whole | Student | Channels | Magnitude | Binary | Auto, Field(discriminator="kind")
+]
+"""What acts in the place of the learner's network."""
+
+
+def candidates_of(chosen: Candidate | Auto) -> tuple[Whole | Student | Channels | Magnitude | Binary, ...]:
+    """Return what may come to act; of a choice by itself all candidates, and at last the learner's own network."""
+    return (*chosen.candidates, Whole(format=Float32())) if isinstance(chosen, Auto) else (chosen,)
+
+
+def trigger_of(candidate: Candidate) -> Trigger:
+    """Return when what acts follows the learner's network."""
+    return candidate.trigger if isinstance(candidate, Whole) else candidate.distillation.trigger

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
-from hpcddrl.config.compression import ShareOfTime, Uncompressed, Whole
+from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, candidates_of, trigger_of
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, Replay
 from hpcddrl.config.helpers import AtFrames, Pretext, RolloutReplay, WithStage
@@ -265,22 +265,27 @@ def _compression(config: Config) -> Rules:
     if isinstance(compression, Uncompressed):
         return
     yield (
-        config.acting.kind == "central",
-        f"compression.kind = {compression.kind!r} with acting.kind = 'central': what is published is compressed, and a "
-        "learner that acts publishes nothing; set acting=local",
+        isinstance(config.acting, CentralActing) and config.acting.reuse_forward,
+        f"compression.kind = {compression.kind!r} with acting.reuse_forward = True: the forward passes that act are "
+        "not the learner's own; set acting.reuse_forward=false",
     )
     yield (
-        config.topology.actors_per_group == 0,
-        f"compression.kind = {compression.kind!r} with topology.actors_per_group = 0: what is published is compressed, "
-        "and there is nobody to publish to; give the group actors",
+        config.deterministic and isinstance(compression, Auto),
+        "deterministic = True with compression.kind = 'auto': a choice by the clock is not repeatable; set the "
+        "compression that it would choose",
     )
-    yield (
-        config.deterministic
-        and not isinstance(compression, Whole)
-        and isinstance(compression.distillation.trigger, ShareOfTime),
-        "deterministic = True with compression.distillation.trigger.kind = 'share': a choice by the clock is not "
-        "repeatable; set compression.distillation.trigger=every or kl",
-    )
+    for candidate in candidates_of(compression):
+        where = "compression" if isinstance(candidate, Whole) else "compression.distillation"
+        yield (
+            config.deterministic and isinstance(trigger_of(candidate), ShareOfTime),
+            f"deterministic = True with {where}.trigger.kind = 'share': a choice by the clock is not repeatable; set "
+            f"{where}.trigger=every or kl",
+        )
+        yield (
+            config.deterministic and not isinstance(candidate, Whole) and candidate.distillation.beside,
+            "deterministic = True with compression.distillation.beside = True: when a thread is through is chance; "
+            "set compression.distillation.beside=false",
+        )
 
 
 def _stages(config: Config) -> Rules:

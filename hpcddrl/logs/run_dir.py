@@ -108,6 +108,18 @@ class RunDirectory:
         path = self.path / "stages.json"
         return path.read_text() if path.exists() else None
 
+    def summary(self) -> dict[str, Any]:
+        """Read `summary.json`.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        try:
+            found: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{self.path}: no readable summary.json, so the run is not over: {error}") from error
+        return found
+
     def _write(self, name: str, text: str) -> None:
         new = self.path / f"{name}.new"
         new.write_text(text)

@@ -16,6 +16,9 @@ from hpcddrl.recipes.gorila import gorila
 from hpcddrl.recipes.group_ensemble import group_ensemble
 from hpcddrl.recipes.impala import impala
 from hpcddrl.recipes.kickstart import kickstart
+from hpcddrl.recipes.nnc_apex import nnc_apex
+from hpcddrl.recipes.nnc_ga3c import nnc_ga3c
+from hpcddrl.recipes.nnc_impala import nnc_impala
 from hpcddrl.recipes.paac import paac
 from hpcddrl.recipes.ppo import ppo
 from hpcddrl.recipes.staged import staged
@@ -38,6 +41,9 @@ RECIPES: dict[str, Callable[[], Config]] = {
         ppo,
         kickstart,
         ensemble_hetero,
+        nnc_ga3c,
+        nnc_impala,
+        nnc_apex,
         staged,
     )
 }

@@ -1,15 +1,18 @@
-"""What a learner publishes instead of its weights: a cheaper network that follows them."""
+"""What acts in the place of a learner's weights: a cheaper network that follows them."""
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 
-from hpcddrl.compressors.compressed import Bytes, Compressor
+from hpcddrl.compressors.compressed import EACH_UPDATE, Bytes, Compressor
 from hpcddrl.compressors.distillation import JUDGED, Likeness, answers
-from hpcddrl.config.compression import EveryUpdates, Trigger
+from hpcddrl.compressors.fallback import Fallback
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.rl.distillation import Drift, is_due
@@ -17,8 +20,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.types import Batch, Transitions, Weights
 
 BATCHES = 4  # that the recent observations come from, at least
-AT_EACH_PUBLICATION = EveryUpdates(updates=1)  # of networks with no weights of their own
-LOOK_EVERY = 50  # updates between two rows in the log about what has no weights of its own
+LOOK_EVERY = 50  # updates between two rows in the log about what is renewed each time
 
 
 class Recent:
@@ -38,7 +40,8 @@ class Recent:
         share = max(1, self._most // BATCHES)
         found = found[:: -(-len(found) // share)]
         room = self._most - len(self._kept)
-        self._kept = torch.cat([self._kept, found[:room]])
+        if room:
+            self._kept = torch.cat([self._kept, found[:room]])
         for part in torch.split(found[room:], self._most):
             self._overwrite(part)
 
@@ -56,15 +59,25 @@ class Recent:
         self._next = (self._next + len(observation)) % self._most
 
 
-class Compressing:
-    """Packs a stand-in for the weights being learned, which follows them when it is time to.
+class _Begun(NamedTuple):
+    """A student on its way to its teacher's answers."""
 
-    What is published is of the version that it last followed, so a student that lags is seen as lag.
+    version: int  # of the teacher
+    kl_before: float
+    main_s: float  # that it has taken of the learner's own time so far
+    learned: Future[tuple[int, float]]  # the steps and seconds that it took in its thread
+
+
+class Compressing:
+    """Keeps a stand-in for the weights being learned, which follows them when it is time to.
+
+    What acts is of the version that it last followed, so a student that lags is seen as lag. A student that learns
+    beside the learner does so from copies of the teacher and the observations, in a thread that does nothing else; all
+    other work is done here, in the learner's own time.
 
     Args:
         compressor: makes the stand-in.
         teacher: the network being learned.
-        trigger: when to follow; None: at each publication.
         recent: what to follow on.
         likeness: how far the stand-in's answers are from the teacher's.
         control: of this rank.
@@ -72,20 +85,21 @@ class Compressing:
 
     def __init__(
         self,
-        compressor: Compressor,
+        compressor: Compressor | Fallback,
         teacher: AnyNetwork,
-        trigger: Trigger | None,
         recent: Recent,
         likeness: Likeness,
         control: Control,
     ) -> None:
-        self._compressor, self._teacher, self._trigger = compressor, teacher, trigger or AT_EACH_PUBLICATION
+        self._compressor, self._teacher = compressor, teacher
         self._recent, self._likeness, self._control = recent, likeness, control
-        self._packed = compressor.stand_in.pack()
+        self._packed: Bytes | None = compressor.stand_in.pack()
         self.nbytes = len(self._packed)
         self._version = self._looked = -1
         self._started = time.perf_counter()
         self._spent_s = self._last_s = 0.0
+        self._thread = ThreadPoolExecutor(max_workers=1)  # starts with the first that is given to it
+        self._begun: _Begun | None = None
 
     def see(self, batch: Batch | Transitions) -> None:
         """See `Packing`."""
@@ -95,37 +109,71 @@ class Compressing:
     def renew(self, weights: Weights) -> int:
         """See `Packing`."""
         with self._control.timing(Phase.COMPRESS):
-            drift = Drift(
-                updates=weights.version - self._version,
-                unseen=weights.version - self._looked,
-                kl=lambda: self._kl(weights.version),
-                spent_s=self._spent_s,
-                last_s=self._last_s,
-                elapsed_s=time.perf_counter() - self._started,
-            )
-            if self._version < 0 or is_due(self._trigger, drift):
+            if self._begun is not None:
+                if self._begun.learned.done():
+                    self._finish(self._begun)
+            elif self._version < 0 or is_due(self._compressor.trigger, self._drift(weights.version)):
                 self._follow(weights.version)
         return self._version
 
     def pack(self) -> Bytes:
         """See `Packing`."""
+        if self._packed is None:
+            with self._control.timing(Phase.COMPRESS):
+                self._packed = self._compressor.stand_in.pack()
         return self._packed
+
+    def end(self) -> None:
+        """See `Packing`."""
+        with self._control.timing(Phase.COMPRESS):
+            self._thread.shutdown()
+
+    def _drift(self, version: int) -> Drift:
+        return Drift(
+            updates=version - self._version,
+            unseen=version - self._looked,
+            kl=lambda: self._kl(version),
+            spent_s=self._spent_s,
+            last_s=self._last_s,
+            elapsed_s=time.perf_counter() - self._started,
+        )
 
     def _kl(self, version: int) -> float:
         self._looked = version
         states = self._recent.newest(JUDGED)
         wanted, given = answers(self._teacher, states), answers(self._compressor.stand_in, states)
-        return float(self._likeness.kl(wanted, given).mean())
+        return max(0.0, float(self._likeness.kl(wanted, given).mean()))  # rounding may make nothing less than nothing
 
     def _follow(self, version: int) -> None:
+        """Follow at once, or begin to: the first time at once, since somebody waits for something to act."""
         start = time.perf_counter()
-        looks = self._trigger is not AT_EACH_PUBLICATION or version - self._looked >= LOOK_EVERY
+        looks = self._compressor.trigger != EACH_UPDATE or version - self._looked >= LOOK_EVERY
         before = self._kl(version) if looks and self._version >= 0 else math.nan
-        followed = self._compressor.follow(self._teacher, self._recent.all())
-        self._packed = self._compressor.stand_in.pack()
+        if self._compressor.beside and self._version >= 0:
+            teacher, states = copy.deepcopy(self._teacher), self._recent.all().clone()
+            learned = self._thread.submit(_timed, self._compressor, teacher, states)
+            self._begun = _Begun(version, before, time.perf_counter() - start, learned)
+            return
+        steps = self._compressor.learn(self._teacher, self._recent.all())
+        self._take(version, steps, before, start, looks=looks)
+
+    def _finish(self, begun: _Begun) -> None:
+        start = time.perf_counter() - begun.main_s
+        steps, beside_s = begun.learned.result()
+        self._begun = None
+        self._take(begun.version, steps, begun.kl_before, start, looks=True, beside_s=beside_s)
+
+    def _take(
+        self, version: int, steps: int, before: float, start: float, *, looks: bool, beside_s: float = 0.0
+    ) -> None:
+        """Let what has followed act from now on, unless it has become too unlike its teacher: then the next."""
+        self._compressor.take(self._recent.all())
+        self._packed = None
         after = self._kl(version) if looks else math.nan
-        self._last_s = time.perf_counter() - start
-        self._spent_s += self._last_s
+        seconds = time.perf_counter() - start + beside_s
+        if self._version >= 0:  # the first time is of the start: libraries wake up, and rounds of pruning are done
+            self._last_s = seconds
+            self._spent_s += seconds
         if looks:
             self._control.note(
                 "compression",
@@ -133,8 +181,17 @@ class Compressing:
                 updates=version - max(0, self._version),
                 kl_before=before,
                 kl_after=after,
-                steps=followed.steps,
-                seconds=self._last_s,
-                bytes=len(self._packed),
+                steps=steps,
+                seconds=seconds,
+                beside=beside_s,
+                bytes=len(self.pack()),
+                choice=self._compressor.choice,
             )
         self._version = version
+        if looks and not self._compressor.accepts(after):
+            self._take(version, self._compressor.learn(self._teacher, self._recent.all()), after, start, looks=True)
+
+
+def _timed(compressor: Compressor | Fallback, teacher: AnyNetwork, states: torch.Tensor) -> tuple[int, float]:
+    start = time.perf_counter()
+    return compressor.learn(teacher, states), time.perf_counter() - start

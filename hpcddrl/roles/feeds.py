@@ -33,7 +33,7 @@ class Feed(Protocol):
         """Return the next rollouts, to be read until `release`.
 
         Args:
-            version: of the learner's weights.
+            version: of the weights that act here, if any do.
             wait: for as many as a batch takes; else return those that are there, perhaps none.
         """
 

@@ -13,7 +13,7 @@ from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.peers import Peers
 from hpcddrl.roles.pretext import Pretext
-from hpcddrl.roles.publishing import Publisher
+from hpcddrl.roles.publishing import Publishing
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.sources import Source
 from hpcddrl.roles.updates import Update
@@ -45,7 +45,7 @@ class Learner:
         gradient: Tensor,
         source: Source,
         update: Update,
-        publisher: Publisher,
+        publisher: Publishing,
         peers: Peers,
         saver: Saver,
         control: Control,
@@ -63,7 +63,7 @@ class Learner:
         control, counters, timing = self._control, self._control.counters, self._control.timing
         self._publisher.put(weights)
         while not weights.last:
-            batch = self._source.get(weights.version)
+            batch = self._source.get(self._publisher.version)
             with timing(Phase.GRADIENT):
                 targets = self._peers.targets(batch, weights)
                 learned = self._algorithm.gradients(batch, targets, weights)

@@ -30,6 +30,9 @@ class Packing(Protocol):
     def pack(self) -> Array:
         """Return the packed form, [nbytes] u8 or less."""
 
+    def end(self) -> None:
+        """Wait for what was begun: nothing will be asked for any more."""
+
 
 class AsTheyAre:
     """Weights as the learner has them.
@@ -52,6 +55,50 @@ class AsTheyAre:
     def pack(self) -> Array:
         """See `Packing`."""
         return self._bytes
+
+    def end(self) -> None:
+        """See `Packing`."""
+
+
+class Publishing(Protocol):
+    """A learner's way to whoever acts."""
+
+    version: int  # of the weights that act, where this learner does
+
+    def put(self, weights: Weights, batch: Batch | Transitions | None = None) -> None:
+        """Make these the newest weights, learned from this batch."""
+
+    def serve(self) -> None:
+        """Answer the requests that can be answered now."""
+
+    def end(self) -> Ending:
+        """Tell whoever asks that no more weights will come."""
+
+
+class AtHand:
+    """For a learner that acts itself: what it would publish acts where it stands.
+
+    Args:
+        packing: what acts.
+    """
+
+    def __init__(self, packing: Packing) -> None:
+        self._packing = packing
+        self.version = -1
+
+    def put(self, weights: Weights, batch: Batch | Transitions | None = None) -> None:
+        """See `Publishing`."""
+        if batch is not None:
+            self._packing.see(batch)
+        self.version = self._packing.renew(weights)
+
+    def serve(self) -> None:
+        """See `Publishing`; nobody asks."""
+
+    def end(self) -> Ending:
+        """See `Publishing`."""
+        self._packing.end()
+        return Ending()
 
 
 class Publisher:
@@ -80,15 +127,16 @@ class Publisher:
     ) -> None:
         self._actors, self._packing, self._exact, self._timing = list(actors), packing, exact, timing
         self._requests = Receiver(world, actors, Tag.PULL, pull_layout(), slots=2)
-        self._sender = Sender(
-            world, Tag.WEIGHTS, published_layout(packing.nbytes), len(self._actors) + FIXED_LAG + 2, traffic
-        )
+        self._layout = published_layout(packing.nbytes)
+        self._sender = Sender(world, Tag.WEIGHTS, self._layout, len(self._actors) + FIXED_LAG + 2, traffic)
         self._kept: dict[int, Slot[PublishedMessage]] = {}
         self._asked: dict[int, int] = {}
         self._weights: Weights | None = None
+        self.version = -1
 
     def put(self, weights: Weights, batch: Batch | Transitions | None = None) -> None:
         """Make these the newest weights, learned from this batch, and answer whoever waits for them."""
+        self.version = weights.version
         if not self._actors:
             return
         with self._timing(Phase.PUBLISH):
@@ -118,11 +166,12 @@ class Publisher:
                 continue
             kept = self._kept.get(version) or self._keep(version)
             assert int(kept.record.version[0]) == version
-            self._sender.send(kept, actor)
+            self._sender.send(kept, actor, self._layout.up_to("packed", int(kept.record.length[0])))
             del self._asked[actor]
 
     def end(self) -> Ending:
         """Tell the actors that no more weights will come; they part with a last request."""
+        self._packing.end()
         for slot in self._kept.values():
             self._sender.release(slot)
         if self._actors:

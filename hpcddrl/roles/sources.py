@@ -24,7 +24,7 @@ class Source(Protocol):
     """Gives batches."""
 
     def get(self, version: int) -> Batch | Transitions:
-        """Return the next batch, waiting for it; ``version`` is that of the learner's weights."""
+        """Return the next batch, waiting for it; ``version`` is that of the weights that act here, if any do."""
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """Say what became of the last batch: its temporal differences [N], and whether its gradient was applied."""

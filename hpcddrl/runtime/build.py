@@ -28,7 +28,6 @@ from hpcddrl.config import (
 from hpcddrl.envs.make import goal_outcome
 from hpcddrl.logs import checkpoint
 from hpcddrl.networks.flat import flatten
-from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
@@ -50,13 +49,13 @@ from hpcddrl.roles.applying import (
 )
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
-from hpcddrl.roles.publishing import Inbox, Publisher
+from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
 from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
-from hpcddrl.runtime.compression import packing, what_acts
+from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
@@ -189,20 +188,16 @@ def _learner(rank: Rank) -> Callable[[], None]:
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))
     weights = _start(rank, flat.values, step)
     update = _update(rank, step, parameters)
-    answers = dealt(actors, number, len(learners))
-    publisher = Publisher(
-        world,
-        [] if isinstance(config.acting, CentralActing) else answers,
-        packing(rank, group, network, flat.values),
-        config.deterministic,
-        rank.control.timing,
-        rank.traffic,
-    )
+    packing, answer = standing(rank, group, network, flat.values)
+    publisher: Publishing = AtHand(packing)
+    if not acts_here(rank):
+        answers, timing = dealt(actors, number, len(learners)), rank.control.timing
+        publisher = Publisher(world, answers, packing, config.deterministic, timing, rank.traffic)
     learner = Learner(
         algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
         pretext_of(rank, network, flat.gradient),
         flat.buffer,
-        _source(rank, network, publisher),
+        _source(rank, answer, publisher),
         update,
         publisher,
         peers_of(rank, group, network),
@@ -233,7 +228,7 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
     return LocalUpdate(step, config.optimization, timing)
 
 
-def _source(rank: Rank, network: AnyNetwork, publisher: Publisher) -> sources.Source:
+def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source:
     config, control, num_envs = rank.config, rank.control, rank.config.env.num_envs
     if isinstance(config.experience, Replay) and rank.replays:
         size = config.experience.batch_size
@@ -241,7 +236,7 @@ def _source(rank: Rank, network: AnyNetwork, publisher: Publisher) -> sources.So
             rank.comms.world, rank.replays, rank.spec, size, publisher.serve, control, rank.traffic
         )
     keeps = isinstance(config.acting, CentralActing) and config.acting.reuse_forward
-    act = acting(rank, network, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps)
+    act = acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps)
     feed = _feed(rank, act, publisher)
     if isinstance(config.experience, Replay):
         memory = _memory(rank, feed.sources, config.experience)
@@ -272,7 +267,7 @@ def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, confi
     return Reusing(feed, batcher, kept, memory, again, count, config, rank.control)
 
 
-def _feed(rank: Rank, act: LocalPolicy, publisher: Publisher) -> Feed:
+def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing) -> Feed:
     config, control, world, actors = rank.config, rank.control, rank.comms.world, rank.actors
     layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
     rollouts = rollouts_per_batch(config, len(actors))

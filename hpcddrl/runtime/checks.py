@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
+from hpcddrl.compressors.auto import checked_names
 from hpcddrl.config import Averaging, Config, Hindsight, Population, Pretext, Replay, RolloutReplay, Teacher
+from hpcddrl.config.compression import Auto
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture, size
-from hpcddrl.networks.make import make_network
+from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.roles.counters import steppers
 from hpcddrl.runtime.parts import columns_per_batch, published_bytes
 from hpcddrl.runtime.pretext import task_for
@@ -36,24 +39,14 @@ def checked(config: Config) -> EnvSpec:
         ValueError: something does not; in one line.
     """
     spec = probe(config.env)
-    networks = [
-        make_network(own.network, own.algorithm, spec, seed=0)
-        for own in (group_config(config, number) for number in range(max(1, len(config.group_settings))))
-    ]
+    kinds = [group_config(config, number) for number in range(max(1, len(config.group_settings)))]
+    networks = [make_network(own.network, own.algorithm, spec, seed=0) for own in kinds]
     if isinstance(config.coupling, Averaging | Population) and len(set(map(architecture, networks))) > 1:
         raise ValueError(
             f"coupling.kind = {config.coupling.kind!r} with group_settings: only weights of the same network can be "
             "averaged or taken over; give all groups one, or set coupling=ensemble"
         )
-    if isinstance(config.stages.early, Pretext):
-        for network in networks:
-            task_for(config.stages.early.task, network, spec)
-    columns = columns_per_batch(config, config.topology.actors_per_group or 0)
-    if isinstance(config.stages.middle, RolloutReplay) and config.stages.middle.capacity < columns:
-        raise ValueError(
-            f"stages.middle.capacity = {config.stages.middle.capacity}: fewer than the {columns} rollouts of one "
-            "environment in a batch; set more"
-        )
+    _check_stages(config, spec, networks)
     network = networks[0]
     parameters = size(network)
     if config.topology.servers > parameters:
@@ -67,7 +60,10 @@ def checked(config: Config) -> EnvSpec:
             "observation, achieved_goal and desired_goal with compute_reward); name an environment that has one, such "
             "as hpcddrl/BitFlip-v0, or set experience.hindsight=none"
         )
-    published_bytes(config, spec, parameters)
+    for own, learned in zip(kinds, networks, strict=True):
+        published_bytes(own, spec, size(learned))
+        if isinstance(own.compression, Auto):
+            checked_names(own.compression, (own.algorithm.unroll_length + 1) * own.env.num_envs)
     if isinstance(config.coupling, Teacher):
         teacher_network(config.coupling.run, spec)
     games_to_step, stepping = len(config.env.ids), len(steppers(place(config.topology)))
@@ -77,3 +73,20 @@ def checked(config: Config) -> EnvSpec:
             "or start more ranks"
         )
     return spec
+
+
+def _check_stages(config: Config, spec: EnvSpec, networks: Sequence[AnyNetwork]) -> None:
+    """Look at whether what helps stages suits the environment and the groups' networks.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if isinstance(config.stages.early, Pretext):
+        for network in networks:
+            task_for(config.stages.early.task, network, spec)
+    columns = columns_per_batch(config, config.topology.actors_per_group or 0)
+    if isinstance(config.stages.middle, RolloutReplay) and config.stages.middle.capacity < columns:
+        raise ValueError(
+            f"stages.middle.capacity = {config.stages.middle.capacity}: fewer than the {columns} rollouts of one "
+            "environment in a batch; set more"
+        )

@@ -1,20 +1,25 @@
-"""What is published and what acts on one rank, by the axis of compression."""
+"""What acts in the place of the learner's network, and what is published of it, by the axis of compression."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from hpcddrl.comm.messages import rollout_layout
+from hpcddrl.compressors.auto import Pick, pick
+from hpcddrl.compressors.compressed import StandIn
 from hpcddrl.compressors.distillation import likeness_of
-from hpcddrl.compressors.make import make_compressor, make_stand_in, name_of, warning_of
+from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_in, name_of, warning_of
 from hpcddrl.compressors.xnor_network import XnorStandIn
-from hpcddrl.config import Uncompressed
-from hpcddrl.config.compression import Whole
+from hpcddrl.config import CentralActing, Uncompressed
+from hpcddrl.config.compression import Auto, candidates_of
 from hpcddrl.envs.make import games, make
-from hpcddrl.logs.timing import Timing
+from hpcddrl.logs import checkpoint
+from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.flat import size
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.make import AnyNetwork
@@ -22,8 +27,9 @@ from hpcddrl.roles.compressing import Compressing, Recent
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.publishing import AsTheyAre, Packing
 from hpcddrl.roles.rollouts import Batcher, Collector
-from hpcddrl.runtime.parts import blueprint_of, states_of
+from hpcddrl.runtime.parts import answered_at_once, blueprint_of, states_of
 from hpcddrl.runtime.rank import Rank, acting, env_seeds, game_of, network_of, with_precision
+from hpcddrl.settings import group_config
 from hpcddrl.types import Array, Output
 
 FLOAT = 4  # bytes
@@ -31,28 +37,66 @@ Answer = Callable[[torch.Tensor], Output]
 Unpack = Callable[[Array], None]
 
 
-def packing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) -> Packing:
-    """Return what this learner publishes of its network, whose parameters are ``values`` [P]."""
+class Standing(NamedTuple):
+    """What follows a learner's network."""
+
+    packing: Packing
+    answer: Answer  # acts, where this learner does
+
+
+def with_choice(rank: Rank) -> Rank:
+    """Return a rank that knows what its group's automatic choice has come to. Collective over the job.
+
+    In each group that leaves the choice, the first rank that chooses actions tries all candidates, on its own
+    processors, on the network that the group starts with, while the others wait.
+    """
+    groups = range(rank.job.topology.groups or 1)
+    if not any(isinstance(group_config(rank.job, group).compression, Auto) for group in groups):
+        return rank
+    auto, chosen = rank.config.compression, None
+    first = rank.learners[:1] if isinstance(rank.config.acting, CentralActing) or not rank.actors else rank.actors[:1]
+    if isinstance(auto, Auto) and rank.comms.world.rank in first:
+        with rank.control.timing(Phase.COMPRESS):
+            picked = _tried(rank, auto)
+        chosen = replace(auto, candidates=picked.chosen) if picked.chosen else Uncompressed()
+        whose = f" of group {rank.place.group}" if len(groups) > 1 else ""
+        rank.lines.extend(_table(picked, f"compression auto{whose}"))
+    with rank.control.timing(Phase.WAIT):
+        told = rank.comms.world.allgather((rank.place.group, chosen))
+    of_groups = {group: found for group, found in told if found}
+    if not isinstance(auto, Auto) or rank.place.group is None:
+        return rank
+    return replace(rank, config=replace(rank.config, compression=of_groups[rank.place.group]))
+
+
+def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) -> Standing:
+    """Return what follows this learner's network, whose parameters are ``values`` [P]."""
     config, compression = rank.config, rank.config.compression
-    if isinstance(compression, Uncompressed) or not rank.actors:
-        return AsTheyAre(values)
+    if isinstance(compression, Uncompressed):
+        return Standing(AsTheyAre(values), network)
     blueprint = blueprint_of(config, rank.spec, config.seed * 1000 + group)
-    compressor = make_compressor(compression, blueprint)
-    made = Compressing(
-        compressor,
-        network,
-        None if isinstance(compression, Whole) else compression.distillation.trigger,
-        Recent(_first_observations(rank, network), states_of(compression)),
-        likeness_of(network, rank.spec),
-        rank.control,
+    compressor = (
+        make_fallback(compression, blueprint)
+        if isinstance(compression, Auto)
+        else make_compressor(compression, blueprint)
     )
-    rank.lines.append(
-        f"compression {name_of(compression)}: {made.nbytes:,} bytes instead of {values.nbytes:,} are published"
-    )
-    warning = warning_of(compression, blueprint)
-    if warning:
-        rank.lines.append(f"warning: {warning}")
-    return made
+    recent = Recent(_first_observations(rank, network), states_of(compression))
+    packing = Compressing(compressor, network, recent, likeness_of(network, rank.spec), rank.control)
+    here = acts_here(rank)
+    if here:
+        _tune(rank, compressor.stand_in)
+    name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
+    how = "act on the learner" if here else "are published"
+    most = "at most " * isinstance(compression, Auto)
+    rank.lines.append(f"compression {name}: {most}{packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
+    warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
+    rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
+    return Standing(packing, compressor.stand_in)
+
+
+def acts_here(rank: Rank) -> bool:
+    """Say whether a learner chooses the actions itself."""
+    return isinstance(rank.config.acting, CentralActing) or not rank.actors
 
 
 def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
@@ -68,24 +112,57 @@ def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
 
         return network, FLOAT * size(network), take
     stand_in = make_stand_in(config.compression, blueprint_of(config, rank.spec, seed=0))
-    if not config.deterministic:  # a choice by the clock is not repeatable
+    nbytes = len(stand_in.pack())
+    _tune(rank, stand_in)
+    return stand_in, nbytes, stand_in.unpack
+
+
+def _tune(rank: Rank, stand_in: StandIn) -> None:
+    """Let a stand-in answer as is fastest on this rank."""
+    if not rank.config.deterministic:  # a choice by the clock is not repeatable
         dtype = torch.from_numpy(np.empty(0, rank.spec.frame_dtype)).dtype
-        stand_in.tune(torch.zeros(num_envs, *rank.spec.observation_shape, dtype=dtype))
+        together = answered_at_once(rank.config, len(rank.actors))
+        stand_in.tune(torch.zeros(together, *rank.spec.observation_shape, dtype=dtype))
     if isinstance(stand_in, XnorStandIn) and stand_in.simulated:
         rank.lines.append(f"compression binary: floats multiply signs on this rank ({stand_in.why_simulated})")
-    return stand_in, len(stand_in.pack()), stand_in.unpack
+
+
+def _tried(rank: Rank, auto: Auto) -> Pick:
+    group = rank.place.group
+    assert group is not None
+    network = network_of(rank, group)
+    if rank.resumed:
+        network.load_state_dict(checkpoint.newest_of_all(rank.run.checkpoints(""))[rank.origin].network)
+    blueprint = blueprint_of(rank.config, rank.spec, rank.config.seed * 1000 + group)
+    together = answered_at_once(rank.config, len(rank.actors))
+    return pick(auto, blueprint, network, _first_observations(rank, network)[: states_of(auto)], together)
+
+
+def _table(picked: Pick, what: str) -> list[str]:
+    """Return what was measured of each candidate, for the log."""
+    order = [name_of(candidate) for candidate in picked.chosen]
+    lines = [f"{what}: {order[0]} acts{''.join(f', then {name}' for name in order[1:])}"] if order else []
+    lines = lines or [f"{what}: nothing is compressed"]
+    for row in picked.table:
+        latency = row.latencies[0]
+        lines.append(
+            f"{what} tried {row.name}: {1e3 * latency.seconds:.3f} ms for {latency.batch} observations, "
+            f"{latency.ratio:.2f} of {latency.best_float}'s, {latency.verdict}; KL {max(0.0, row.kl):.2g} nat, "
+            f"{row.agreement:.0%} of greedy actions agree; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
+        )
+    return lines
 
 
 def _first_observations(rank: Rank, network: AnyNetwork) -> torch.Tensor:
-    """Return what an actor may see at first [N, *observation_shape]: something to calibrate the first publication on.
+    """Return what may be seen at first [N, *observation_shape]: something to calibrate the first publication on.
 
     A rollout of environments made for it, which count for nothing.
     """
-    config, actor = rank.config, rank.actors[0]
+    config, stepper = rank.config, rank.actors[0] if rank.actors else rank.comms.world.rank
     unroll_length, num_envs = config.algorithm.unroll_length, config.env.num_envs
-    game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, actor))
-    envs = make(game, num_envs, env_seeds(config, rank.places, actor), config.algorithm.discount, rank.threads)
-    collector = Collector(envs, acting(rank, network, actor), Timing(), counters_for(rank.spec.frame_skip, 1))
+    game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, stepper))
+    envs = make(game, num_envs, env_seeds(config, rank.places, stepper), config.algorithm.discount, rank.threads)
+    collector = Collector(envs, acting(rank, network, stepper), Timing(), counters_for(rank.spec.frame_skip, 1))
     _, rollout = rollout_layout(rank.spec, unroll_length, num_envs).allocate()
     collector.collect(rollout, 0)
     envs.close()

@@ -29,7 +29,7 @@ from hpcddrl.config import (
     Teacher,
     Uncompressed,
 )
-from hpcddrl.config.compression import Whole
+from hpcddrl.config.compression import Auto, Candidate, Whole, candidates_of
 from hpcddrl.networks.flat import flatten, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.runtime.memory import replay_bytes_of
@@ -198,27 +198,34 @@ def _actor(job: Job) -> list[Part]:
         return []
     if isinstance(job.config.compression, Uncompressed):
         return [Part("network: weights and gradients", FLOAT * job.parameters, 2)]
-    blueprint = blueprint_of(job.config, job.spec, seed=0)
     return [
-        Part("stand-in: weights of its shape", FLOAT * shape_parameters(job.config.compression, blueprint)),
+        Part("stand-in: weights of its shape", FLOAT * sum(_shapes(job, job.config.compression))),
         Part("stand-in: what was published", job.published),
     ]
 
 
 def _compression(job: Job) -> list[Part]:
-    """Return what a learner keeps to publish something else than its weights."""
+    """Return what a learner keeps for something else to act than its weights."""
     compression = job.config.compression
     if isinstance(compression, Uncompressed):
         return []
     observation = int(np.prod(job.spec.observation_shape)) * np.dtype(job.spec.frame_dtype).itemsize
-    blueprint = blueprint_of(job.config, job.spec, seed=0)
-    student = FLOAT * shape_parameters(compression, blueprint)
+    shapes = _shapes(job, compression)
+    copies = [1 if isinstance(candidate, Whole) else 4 for candidate in candidates_of(compression)]
+    beside = any(not isinstance(c, Whole) and c.distillation.beside for c in candidates_of(compression))
     return [
-        Part("compression: recent observations", observation, states_of(compression)),
-        Part("student: weights, gradients and Adam's vectors", student, 1 if isinstance(compression, Whole) else 4),
-        Part("stand-in: weights of its shape", student),
-        Part("stand-in: what was published", job.published),
+        Part("compression: recent observations", observation, states_of(compression) * (1 + beside)),
+        Part("compression: the teacher's weights and gradients in its thread", FLOAT * job.parameters, 2 * beside),
+        Part("students: weights, gradients and Adam's vectors", FLOAT * int(np.dot(shapes, copies))),
+        Part("stand-in: weights of its shape", FLOAT * sum(shapes)),
+        Part("stand-in: what is packed of it", job.published),
     ]
+
+
+def _shapes(job: Job, compression: Candidate | Auto) -> list[int]:
+    """Return the parameters of the float network behind each that may come to act."""
+    blueprint = blueprint_of(job.config, job.spec, seed=0)
+    return [shape_parameters(candidate, blueprint) for candidate in candidates_of(compression)]
 
 
 def _buffers(job: Job, flows: list[Flow], role: Role) -> list[Part]:

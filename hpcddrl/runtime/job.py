@@ -30,6 +30,7 @@ from hpcddrl.roles.counters import View, counters_for, steppers
 from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
+from hpcddrl.runtime.compression import with_choice
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
@@ -72,6 +73,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
             world, (config, own), spec, places, RunDirectory(path), segment, frames_before, display, signals, trace
         )
         rank = replace(rank, frames_before=frames_before, resumed=resume, threads=use_threads(rank, hosts))
+        rank = with_choice(rank)
         loop = build(rank)
         for line in _said_once(world, me, rank.lines):
             display.say(line)

@@ -22,6 +22,7 @@ from hpcddrl.config import (
     Teacher,
     Uncompressed,
 )
+from hpcddrl.config.compression import Auto
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import flatten
@@ -33,7 +34,7 @@ from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.rollouts import Batcher, Collector
-from hpcddrl.runtime.parts import algorithm_for, blueprint_of, rollouts_per_batch
+from hpcddrl.runtime.parts import algorithm_for, answered_at_once, blueprint_of, rollouts_per_batch
 from hpcddrl.runtime.plan import Job, learner_steps_per_s, samples_per_step
 from hpcddrl.types import Act, Acted, Array, Batch, Discrete, EnvSpec, Output, Rollout, Transitions, Weights
 
@@ -111,10 +112,7 @@ def answering(job: Job, seconds: float) -> float:
     """Return the observations/s that a learner answers its actors with."""
     if not _central(job):
         return float("inf")
-    acting, num_envs = job.config.acting, job.config.env.num_envs
-    assert isinstance(acting, CentralActing)
-    together = job.actors if acting.minimum == "all" else min(acting.minimum, job.actors)
-    answered = min(num_envs * together, max(MOST, num_envs))
+    answered = min(answered_at_once(job.config, job.actors), max(MOST, job.config.env.num_envs))
     with one_thread():
         policy, observations = _policy(job, answered), _observations(job.spec, answered)
         return rate_of(lambda: policy(observations), answered, seconds)
@@ -134,7 +132,7 @@ def _policy(job: Job, answered: int) -> Act:
 def _what_acts(job: Job, answered: int) -> Callable[[torch.Tensor], Output]:
     """Return what answers so many observations at a time: the network, or what stands in for it."""
     config, compression = job.config, job.config.compression
-    if not isinstance(compression, Uncompressed):
+    if not isinstance(compression, Uncompressed | Auto):  # what that will choose is not known yet
         stand_in = make_stand_in(compression, blueprint_of(config, job.spec, seed=0))
         stand_in.tune(torch.from_numpy(_observations(job.spec, answered)))
         return stand_in

@@ -12,7 +12,7 @@ from hpcddrl.compressors.distillation import JUDGED
 from hpcddrl.compressors.make import make_stand_in
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Ensemble, Replay, Uncompressed
-from hpcddrl.config.compression import Candidate, FixedPoint, Int8, Whole
+from hpcddrl.config.compression import Auto, Candidate, FixedPoint, Int8, Whole, candidates_of
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.q_value import QNetwork
@@ -67,6 +67,14 @@ def samples_per_batch(config: Config, actors: int) -> int:
     return samples // (surrogate.minibatches if isinstance(surrogate, ClippedSurrogate) else 1) or 1
 
 
+def answered_at_once(config: Config, actors: int) -> int:
+    """Return how many observations are answered at once where actions are chosen; more may be where many wait."""
+    if not isinstance(config.acting, CentralActing) or actors == 0:
+        return config.env.num_envs
+    together = actors if config.acting.minimum == "all" else min(config.acting.minimum, actors)
+    return config.env.num_envs * together
+
+
 def blueprint_of(config: Config, spec: EnvSpec, seed: int) -> Blueprint:
     """Return what a compressor must know of the network that is learned."""
     return Blueprint(config.network, config.algorithm, spec, seed, config.precision)
@@ -79,12 +87,13 @@ def published_bytes(config: Config, spec: EnvSpec, parameters: int) -> int:
     return len(make_stand_in(config.compression, blueprint_of(config, spec, seed=0)).pack())
 
 
-def states_of(candidate: Candidate) -> int:
+def states_of(chosen: Candidate | Auto) -> int:
     """Return how many recent observations a compressor wants."""
     wanted = [JUDGED]
-    if not isinstance(candidate, Whole):
-        wanted.append(candidate.distillation.states)
-    form = getattr(candidate, "format", None)
-    if isinstance(form, Int8 | FixedPoint):
-        wanted.append(form.states)
+    for candidate in candidates_of(chosen):
+        if not isinstance(candidate, Whole):
+            wanted.append(candidate.distillation.states)
+        form = getattr(candidate, "format", None)
+        if isinstance(form, Int8 | FixedPoint):
+            wanted.append(form.states)
     return max(wanted)

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from launch import deterministic_runs, hpcddrl, python, read_json, settings
@@ -155,8 +156,31 @@ def test_an_ensemble_of_weight_zero_is_uncoupled(train):
 
 
 def test_publishing_the_whole_network_in_fp32_compresses_nothing(train):
-    identity = settings(compression="whole", compression__format="fp32")
-    assert_all_same(final(train(3, "impala", *identity, env=CATCH)), final(train(3, "impala", env=CATCH)))
+    assert_all_same(final(train(3, "impala", *IDENTITY, env=CATCH)), final(train(3, "impala", env=CATCH)))
+
+
+IDENTITY = settings(compression="whole", compression__format="fp32")
+
+
+def learning(out, name):
+    """Return the rows of a column of what the first rank, a learner, has learned."""
+    with h5py.File(out / "segments/0001/rank-0000.h5", "r") as file:
+        return file[f"learning/{name}"][:]
+
+
+def test_a_student_that_is_its_teacher_changes_nothing_where_a_learner_acts(inline, train):
+    """All ratios are 1 then, up to the order of sums in batches of another shape."""
+    out = train(2, "paac", *REPEATED, *IDENTITY)
+    assert_same(final(out)["group-0000"], inline)
+    assert learning(out, "rho_mean") == pytest.approx(1.0, abs=1e-5)
+    assert (learning(out, "lag_max") == 0).all()
+
+
+def test_what_stands_still_for_eight_updates_is_seven_old_at_most(inline, train):
+    out = train(1, "paac", *REPEATED, *IDENTITY, *settings(compression__trigger__updates=8))
+    assert learning(out, "lag_max").max() == 7
+    assert learning(out, "lag_min").min() == 0
+    assert_different(final(out)["group-0000"], inline)
 
 
 def test_a_group_that_is_through_does_not_cut_a_slower_one_short(train):

@@ -181,8 +181,10 @@ down() {
         [ ! -e "$file" ] || stop "$name" "$([ "$isolation" = yes ] && echo KILL || echo TERM)"
     done
     stop munged
-    for file in /run/netns/"$BRIDGE"-n*; do [ ! -e "$file" ] || ip netns del "${file##*/}"; done
-    ip link del "$BRIDGE" 2>/dev/null
+    if [ "$isolation" = yes ]; then
+        for file in /run/netns/"$BRIDGE"-n*; do [ ! -e "$file" ] || ip netns del "${file##*/}"; done
+        ip link del "$BRIDGE" 2>/dev/null
+    fi
     rm -rf "$CLUSTER"
 }
 

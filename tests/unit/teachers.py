@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from hpcddrl.compressors.compressed import Blueprint
+from hpcddrl.compressors.distillation import likeness_of
 from hpcddrl.config import ActorCritic, Network, QLearning
 from hpcddrl.types import Continuous, Discrete, EnvSpec
 
@@ -43,6 +44,12 @@ def states_of(spec, count=32, seed=0):
     if spec.frame_dtype == np.uint8:
         return torch.randint(0, 256, (count, *spec.observation_shape), dtype=torch.uint8, generator=g)
     return torch.randn(count, *spec.observation_shape, generator=g)
+
+
+@torch.no_grad()
+def kl_between(teacher, other, states, spec):
+    """Return mean KL(teacher ‖ other) over states."""
+    return float(likeness_of(teacher, spec).kl(teacher(states), other(states)).mean())
 
 
 def size_of(network):

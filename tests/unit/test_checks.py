@@ -39,6 +39,21 @@ def test_each_of_several_environments_needs_a_rank_that_steps_it():
     assert "2 environments for 1 ranks that step any" in complaint("dqn", 1, two)
 
 
+def test_what_an_automatic_choice_cannot_try_is_found_before_there_is_a_job():
+    twice = ['compression={"kind": "auto", "candidates": [{"kind": "student"}, {"kind": "student"}]}']
+    assert "two are called 'student 0.5 fp32'" in complaint("impala", 2, *twice)
+    few = ["compression=auto", "env.num_envs=1", "algorithm.unroll_length=2"]
+    assert "3 observations of a first rollout are too few" in complaint("impala", 2, *few)
+    check("impala", 2, "compression=auto")
+
+
+def test_the_student_of_any_group_must_suit_the_observations():
+    vectors, student = "env.id=CartPole-v1", "group_settings.1.compression=student"
+    check("group_ensemble", 4, vectors, student)
+    said = complaint("group_ensemble", 4, vectors, student, "group_settings.1.compression.torso=nature")
+    assert "compression.torso = 'nature', of the student" in said
+
+
 def test_action_values_need_a_choice_among_actions():
     said = complaint("dqn", 1, "env.id=Pendulum-v1")
     assert "algorithm.kind = 'q_learning': needs a choice among actions" in said

@@ -45,6 +45,7 @@ def test_ranks_prints_the_layouts_that_work(command, name):
         "ensemble_hetero": 2,
         "group_ensemble": 2,
         "apex": 3,
+        "nnc_apex": 3,
         "gorila": 3,
     }.get(name, 1)
     assert counts == list(range(smallest, 6))
@@ -67,6 +68,7 @@ def test_ranks_takes_settings(command):
         ["plan", "-h"],
         ["report", "-h"],
         ["simulate", "-h"],
+        ["amdahl", "-h"],
         ["submit", "-h"],
         ["efficiency", "-h"],
         ["watch", "-h"],
@@ -151,7 +153,7 @@ def test_resume_takes_the_runs_own_configuration(shown, tmp_path):
         (["run", "zzz"], "recipe 'zzz': there is none; nearest: group_ensemble, dqn"),
         (["ranks", "impalla"], "recipe 'impalla': there is none; nearest: impala"),
         (["rnu"], "no such command 'rnu'; nearest: run"),
-        (["zzz"], "no such command 'zzz'; nearest: doctor, efficiency, evaluate"),
+        (["zzz"], "no such command 'zzz'; nearest: amdahl, doctor, efficiency, evaluate"),
         (["run", "--framse", "4"], "No such option"),
         (["--framse", "4"], "No such option"),
         (["run", "--frames", "many"], "'many' is not a valid float"),

@@ -1,6 +1,7 @@
 """What a learner publishes in its weights' place: when it follows, on what, and of which version it is."""
 
 import math
+import threading
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,13 +12,26 @@ from teachers import SMALL, VECTOR, blueprint_of, states_of, teacher_of
 from hpcddrl.comm.messages import published_layout
 from hpcddrl.comm.placement import Role
 from hpcddrl.compressors.distillation import likeness_of
-from hpcddrl.compressors.make import make_compressor, make_stand_in
-from hpcddrl.config.compression import AboveKL, Cast, Distillation, EveryUpdates, Float32, Int8, Student, Whole
+from hpcddrl.compressors.fallback import PATIENCE, OneOf
+from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_in
+from hpcddrl.config.compression import (
+    AboveKL,
+    Auto,
+    Cast,
+    Distillation,
+    EveryUpdates,
+    Float32,
+    Int8,
+    ShareOfTime,
+    Student,
+    Whole,
+)
 from hpcddrl.recipes import RECIPES
 from hpcddrl.rl.policies import Categorical
+from hpcddrl.roles import compressing
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.compressing import LOOK_EVERY, Compressing, Recent
-from hpcddrl.roles.publishing import AsTheyAre
+from hpcddrl.roles.publishing import AsTheyAre, AtHand
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.footprint import footprint
 from hpcddrl.runtime.plan import flows, job_of
@@ -48,10 +62,10 @@ def following(candidate, kind="mlp on vectors", states=64):
     """Return a compressing learner's side, its network and its notes."""
     blueprint = blueprint_of(kind)
     teacher, notes = teacher_of(blueprint), Notes()
-    trigger = getattr(getattr(candidate, "distillation", None), "trigger", None)
     recent = Recent(states_of(blueprint.spec, states), 64)
     likeness = likeness_of(teacher, blueprint.spec)
-    made = Compressing(make_compressor(candidate, blueprint), teacher, trigger, recent, likeness, notes)
+    make = make_fallback if isinstance(candidate, Auto) else make_compressor
+    made = Compressing(make(candidate, blueprint), teacher, recent, likeness, notes)
     return made, teacher, notes, blueprint
 
 
@@ -147,6 +161,17 @@ def test_a_student_follows_when_its_teacher_has_moved_enough():
     assert notes.rows[-1][1]["kl_before"] > 0.05 > notes.rows[-1][1]["kl_after"]
 
 
+def test_what_the_start_took_is_not_of_a_students_share_of_time(monkeypatch):
+    share = Distillation(steps=1, batch_size=8, trigger=ShareOfTime(share=0.1))
+    made, _, notes, _ = following(Student(distillation=share))
+    clock, takes = [made._started], iter([100.0, 6.0])
+    monkeypatch.setattr(compressing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(made._compressor, "learn", lambda teacher, states: clock.append(clock.pop() + next(takes)) or 1)
+    assert [made.renew(weights(version)) for version in (0, 1)] == [0, 1]
+    assert [row["seconds"] for _, row in notes.rows] == pytest.approx([100.0, 6.0])
+    assert made.renew(weights(2)) == 1, "12 of 112 s would be too much"
+
+
 def test_what_has_no_weights_of_its_own_is_logged_now_and_then():
     made, _, notes, _ = following(Whole(format=Cast()))
     for version in range(2 * LOOK_EVERY):
@@ -159,15 +184,137 @@ def test_a_student_learns_from_what_was_learned_from(monkeypatch):
     made, _, _, _ = following(Student(distillation=QUICK), states=8)
     made.renew(weights(0))
     shown, seen = states_of(VECTOR, 64, seed=5), []
-    follow = made._compressor.follow
+    learn = made._compressor.learn
     monkeypatch.setattr(
-        made._compressor, "follow", lambda teacher, states: seen.append(states) or follow(teacher, states)
+        made._compressor, "learn", lambda teacher, states: seen.append(states) or learn(teacher, states)
     )
     made.see(transitions(shown))
     made.renew(weights(10))
     rows = {tuple(row) for row in shown.tolist()}
     assert len(seen[0]) == 8 + 16  # those from before, and a quarter of 64
     assert sum(tuple(row) in rows for row in seen[0].tolist()) == 16
+
+
+# --- a learner that acts
+
+
+def test_what_stands_still_is_the_network_that_it_was():
+    made, teacher, _, _ = following(Whole(format=Float32(), trigger=EveryUpdates(updates=4)))
+    states, here, versions, outputs = states_of(VECTOR), AtHand(made), [], []
+    for version in range(9):
+        here.put(weights(version), transitions(states))
+        versions.append(here.version)
+        outputs.append(made._compressor.stand_in(states).policy.detach())
+        if here.version == version:
+            assert torch.equal(outputs[-1], teacher(states).policy)
+        moved(teacher, version)
+    assert versions == [0, 0, 0, 0, 4, 4, 4, 4, 8]
+    for version, since in enumerate(versions):
+        assert torch.equal(outputs[version], outputs[since])
+    assert not torch.equal(outputs[0], outputs[4])
+
+
+def test_a_learner_that_acts_packs_nothing_but_for_the_log():
+    made, teacher, _, _ = following(Whole(format=Cast()))
+    packed, pack = [], made._compressor.stand_in.pack
+    made._compressor.stand_in.pack = lambda: packed.append(1) or pack()
+    for version in range(10):
+        AtHand(made).put(weights(version))
+        moved(teacher)
+    assert packed == []
+    assert len(made.pack()) == made.nbytes
+
+
+# --- beside the learner
+
+
+class Held:
+    """Holds up a compressor's learning until it is let go, and remembers who did it."""
+
+    def __init__(self, compressor, monkeypatch):
+        self.go, self.threads, learn = threading.Event(), [], compressor.learn
+
+        def slow(teacher, states):
+            self.threads.append(threading.current_thread())
+            if len(self.threads) > 1:
+                assert self.go.wait(20)
+            return learn(teacher, states)
+
+        monkeypatch.setattr(compressor, "learn", slow)
+
+
+def test_a_student_beside_its_teacher_acts_anew_when_it_is_through(monkeypatch):
+    quick = Distillation(steps=4, batch_size=16, trigger=EveryUpdates(updates=3), beside=True)
+    made, teacher, notes, _ = following(Student(distillation=quick))
+    held, states = Held(made._compressor, monkeypatch), states_of(VECTOR)
+    assert made.renew(weights(0)) == 0
+    before = made._compressor.stand_in(states).policy.detach()
+    assert [made.renew(weights(version)) for version in (2, 3, 50)] == [0, 0, 0]  # begun at 3, and not through
+    assert torch.equal(made._compressor.stand_in(states).policy, before)
+    taught = [p.detach().clone() for p in teacher.parameters()]
+    moved(teacher)  # which is not what the thread learns from
+    held.go.set()
+    made._begun.learned.result(20)
+    assert made.renew(weights(51)) == 3
+    assert not torch.equal(made._compressor.stand_in(states).policy, before)
+    assert held.threads[0] is threading.main_thread()
+    assert held.threads[1] is not threading.main_thread()
+    row = notes.rows[-1][1]
+    assert (row["version"], row["steps"]) == (3, 4)
+    assert 0 < row["beside"] <= row["seconds"]
+    assert notes.rows[0][1]["beside"] == 0
+    assert not any(torch.equal(a, b) for a, b in zip(taught, teacher.parameters(), strict=True))
+    made.end()
+
+
+def test_what_fails_beside_fails_the_learner(monkeypatch):
+    made, _, _, _ = following(Student(distillation=Distillation(trigger=EveryUpdates(updates=1), beside=True)))
+    made.renew(weights(0))
+    monkeypatch.setattr(made._compressor, "learn", lambda teacher, states: 1 // 0)
+    made.renew(weights(1))
+    made.end()
+    with pytest.raises(ZeroDivisionError):
+        made.renew(weights(2))
+
+
+# --- a choice by itself
+
+
+def test_a_candidate_that_is_no_longer_like_its_teacher_gives_way_to_the_next():
+    poor = Distillation(steps=1, learning_rate=1e-6, trigger=EveryUpdates(updates=2))
+    auto = Auto(candidates=(Student(width=0.25, distillation=poor), Whole(format=Int8(states=32))), kl_bound=1e-2)
+    made, _, notes, blueprint = following(auto)
+    actor, states, choices = make_stand_in(auto, blueprint), states_of(VECTOR, 64), []
+    room = len(actor.pack())
+    for version in range(0, 2 * (PATIENCE + 2), 2):
+        assert made.renew(weights(version)) == version
+        assert len(made.pack()) <= room
+        actor.unpack(made.pack())
+        assert torch.equal(actor(states).policy, made._compressor.stand_in(states).policy)
+        choices.append(actor.current)
+    assert choices == [0] * (PATIENCE - 1) + [1] * 3
+    rows = [row for _, row in notes.rows]
+    assert [row["choice"] for row in rows] == [0] * PATIENCE + [1]
+    assert all(row["kl_after"] > 1e-2 for row in rows[:PATIENCE])
+    assert rows[-1]["kl_after"] < 1e-2
+    assert rows[-1]["kl_before"] == rows[-2]["kl_after"]
+
+
+def test_the_last_of_all_is_the_teacher_itself():
+    auto = Auto(candidates=(Whole(format=Int8(states=32)),), kl_bound=1e-12)
+    made, teacher, _, blueprint = following(auto)
+    fallback = made._compressor
+    for _ in range(PATIENCE - 1):
+        assert fallback.accepts(1.0)
+    assert fallback.accepts(0.0), "one in between, and it has its time again"
+    assert [fallback.accepts(1.0) for _ in range(PATIENCE)] == [True] * (PATIENCE - 1) + [False]
+    assert made.renew(weights(0)) == 0
+    states = states_of(VECTOR)
+    assert torch.equal(fallback.stand_in(states).policy, teacher(states).policy)
+    assert all(fallback.accepts(1.0) for _ in range(2 * PATIENCE))
+    assert len(
+        OneOf([make_stand_in(Whole(), blueprint), make_stand_in(Whole(format=Float32()), blueprint)]).pack()
+    ) == (len(make_stand_in(auto, blueprint).pack()))
 
 
 @pytest.mark.parametrize(

@@ -280,10 +280,18 @@ Q = ["algorithm=q_learning", "experience=replay"]
         (["optimization.decay=linear", "budget.frames=none"], ["optimization.decay", "--frames"]),
         (["deterministic=true", "budget.frames=none"], ["deterministic = True", "--frames"]),
         (["deterministic=true", "acting=central", "acting.minimum=2"], ["deterministic = True", "acting.minimum = 2"]),
-        (["compression=whole", "acting=central"], ["compression.kind = 'whole'", "acting=local"]),
         (
-            ["compression=binary", "topology.actors_per_group=0"],
-            ["compression.kind = 'binary'", "actors_per_group = 0"],
+            ["compression=whole", "acting=central", "acting.reuse_forward=true"],
+            ["compression.kind = 'whole'", "acting.reuse_forward"],
+        ),
+        (["compression=auto", "deterministic=true"], ["deterministic = True", "compression.kind = 'auto'"]),
+        (
+            ["compression=whole", "compression.trigger=share", "deterministic=true"],
+            ["deterministic = True", "compression.trigger"],
+        ),
+        (
+            ["compression=student", "compression.distillation.beside=true", "deterministic=true"],
+            ["deterministic = True", "compression.distillation.beside"],
         ),
         (
             ["stages.early=pretext"],

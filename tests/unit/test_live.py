@@ -66,7 +66,8 @@ def test_the_numbers_of_a_run_are_those_that_were_written(run):
     assert now.returns[CATCH].now == pytest.approx(np.mean(range(1, ROWS + 1)))
     assert now.returns[CATCH].extreme == ROWS
     assert (now.lag.now, now.lag.extreme) == (2, 4)
-    assert now.exchange == {"peers": 1, "age": 3}
+    met = {"divergence": 0.5 / ROWS, "disagreement": 0.2, "kl": 0.1 / ROWS}
+    assert now.exchange == pytest.approx({"peers": 1, "age": 3} | met)
     assert now.silent == {}
 
 

@@ -16,6 +16,7 @@ SMALLEST = {
     "ensemble_hetero": 2,
     "group_ensemble": 2,
     "apex": 3,
+    "nnc_apex": 3,
     "gorila": 3,
 }  # the others: 1
 TOPOLOGIES = {
