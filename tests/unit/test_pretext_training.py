@@ -82,8 +82,8 @@ class Rank:
     def __init__(self):
         self.timing, self.rows = Timing(), []
 
-    def helper(self, name, running, weights, reason):
-        self.rows.append((name, running, weights.version, reason))
+    def helper(self, name, running, reason, version):
+        self.rows.append((name, running, version, reason))
 
 
 def trained(config, picture=None, seed=0):
