@@ -14,6 +14,7 @@ from hpcddrl.config.coupling import Coupling, Uncoupled
 from hpcddrl.config.experience import Experience, Fresh
 from hpcddrl.config.fields import STRICT, UNFINISHED, Count, Positive, PositiveFloat
 from hpcddrl.config.rules import rules
+from hpcddrl.config.stages import Stages
 from hpcddrl.config.update import LocalUpdate, Optimization, Update
 
 SCHEMA = 2
@@ -67,6 +68,7 @@ class Config:
     optimization: Optimization = Field(default_factory=Optimization)
     network: Network = Field(default_factory=Network)
     compression: Compression = Field(default_factory=Uncompressed)
+    stages: Stages = Field(default_factory=Stages)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)

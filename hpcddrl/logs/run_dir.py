@@ -39,6 +39,10 @@ class RunDirectory:
         """Return the folder of an owner's checkpoints (``group-0000``, ``server-0000``)."""
         return self.path / "checkpoints" / owner
 
+    def picture(self, name: str) -> Path:
+        """Return the path of an image of what a pretext task makes."""
+        return self.path / "pretext" / name
+
     def create(self, config: Config) -> None:
         """Make the directory of a new run and write its configuration.
 
@@ -94,6 +98,15 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`."""
         self._write("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+    def write_stages(self, state: str) -> None:
+        """Write `stages.json`: what is known of the stage that the run is in."""
+        self._write("stages.json", state + "\n")
+
+    def stages(self) -> str | None:
+        """Read `stages.json`, if there is one."""
+        path = self.path / "stages.json"
+        return path.read_text() if path.exists() else None
 
     def summary(self) -> dict[str, Any]:
         """Read `summary.json`.

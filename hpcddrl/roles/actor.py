@@ -68,6 +68,7 @@ class Actor:
             receivers = [rank for rank in self._receivers if rank not in self._world.gone]
             if inbox.last or not receivers:
                 break
+            control.enter(inbox.stage, inbox.since)
             self._collector.collect(slot.record, inbox.version, partial(self._before_step, index + 1))
             with timing(Phase.SEND):
                 self._sender.send(slot, receivers[(first + index) % len(receivers)])

@@ -1,4 +1,4 @@
-"""Each rank's periodic rows and status, and the one place that decides when the run ends."""
+"""Each rank's periodic rows and status, and the one place that decides about stages and when the run ends."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
 from hpcddrl.comm.failure import Signals
-from hpcddrl.comm.messages import Status, status_layout, stop_layout
-from hpcddrl.comm.placement import Place, Role, ranks_of
+from hpcddrl.comm.messages import Order, Status, order_layout, status_layout
+from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
 from hpcddrl.comm.roll import CODES, Change, RollCall, RollListener
 from hpcddrl.comm.world import World
 from hpcddrl.config import Budget
@@ -21,13 +21,14 @@ from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import resident_bytes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.counters import COUNTERS, EPISODES, POLL_S, REPORTS_PER_ROW, Counters, View
-from hpcddrl.types import Array, Metrics
+from hpcddrl.roles.stages import Watch
+from hpcddrl.types import Array, Metrics, Stage
 
 GREATEST = ("_max", "refused_stale", "refused_loss")  # not averaged over a row's interval; counts only grow
 
 
 class Monitor:
-    """Rank 0's view of the job, and its end.
+    """Rank 0's view of the job, its stages and its end.
 
     Args:
         world: all ranks.
@@ -38,6 +39,8 @@ class Monitor:
         show: called with the view once an interval.
         say: called with a line about a rank that died, fell silent or came back.
         silent_after_s: without a word that make a rank a silent one.
+        watch: tells stages, where they are told.
+        returns: of episodes, in a status at most.
         traffic: where messages are counted.
     """
 
@@ -51,17 +54,21 @@ class Monitor:
         show: Callable[[View], None],
         say: Callable[[str], None],
         silent_after_s: float,
+        watch: Watch | None,
+        returns: int,
         traffic: Traffic,
     ) -> None:
         others = list(range(1, world.size))
         self._world, self._say = world, say
         self._roll = RollCall(world, silent_after_s, traffic)
         self.changes: list[Change] = []  # not written to the log yet
+        self._watch, self._told = watch, Stage.EARLY
+        self._enters = ranks_of(places, Role.SERVER)[:1] or leaders(places)  # who makes the weights that others get
         self._places, self._budget, self._exact, self._show = places, budget, exact, show
         self._frames_before = frames_before
         self._counters = np.full((world.size, len(COUNTERS)), np.nan)
-        self._statuses = Receiver(world, others, Tag.STATUS, status_layout(len(COUNTERS)), slots=2)
-        self._orders = Sender(world, Tag.STOP, stop_layout(), 1, traffic)
+        self._statuses = Receiver(world, others, Tag.STATUS, status_layout(len(COUNTERS), returns), slots=2)
+        self._orders = Sender(world, Tag.ORDER, order_layout(), 2, traffic)
         self._ordered = [r for r in (*ranks_of(places, Role.SERVER), *ranks_of(places, Role.LEARNER)) if r]
         self._start = time.monotonic()
         self.reason = ""
@@ -69,13 +76,28 @@ class Monitor:
     def poll(self, own: Counters) -> None:
         """Take the statuses that have arrived and decide whether the run ends; if so, order it once."""
         self._counters[0] = own.vector()
+        returns = own.returns()
         for slot in self._statuses.poll():
             self._take(slot.record)
             self._counters[slot.source] = slot.record.counters
+            returns += slot.record.returns[: int(slot.record.ended[0])].tolist()
             self._statuses.release(slot)
         self._call_roll()
+        if self._watch is not None:
+            self._watch.see(self._frames_before + self.view().total("frames"), returns)
         if not self.reason:
+            self._order_stage()
             self._decide()
+
+    @property
+    def stage(self) -> Stage | None:
+        """Return the stage that the job is in; None where nobody tells it."""
+        return None if self._watch is None else self._watch.stage
+
+    def why(self, stage: Stage) -> dict[str, float | str]:
+        """See `Watch`."""
+        assert self._watch is not None, "without it there is one stage only"
+        return self._watch.why(stage)
 
     def stop(self, reason: str) -> None:
         """End the run for this reason."""
@@ -87,11 +109,13 @@ class Monitor:
     def show(self) -> None:
         """Show the view."""
         self._show(self.view())
+        if self._watch is not None:
+            self._watch.keep()
 
     def view(self) -> View:
         """Return what is known now."""
         seconds, world = time.monotonic() - self._start, self._world
-        return View(self._places, seconds, self._counters, world.lost, world.silent)
+        return View(self._places, seconds, self._counters, self.stage, world.lost, world.silent)
 
     def close(self) -> None:
         """Take what is left, until every rank has said its last, and let all of them part.
@@ -108,6 +132,21 @@ class Monitor:
         for change in changes:
             self._say(change.line(self._world))
         self.changes += changes
+
+    def _order_stage(self) -> None:
+        """Tell those who make weights of a new stage, unless they have not heard of the one before yet."""
+        stage = self.stage
+        if stage is None or stage is self._told:
+            return
+        slot = self._orders.take()
+        if slot is None:
+            return
+        slot.record.stage[0] = stage
+        for rank in self._enters:
+            if rank:
+                self._orders.send(slot, rank)
+        self._orders.release(slot)
+        self._told = stage
 
     def _take(self, record: Status) -> None:
         if record.signal[0]:
@@ -140,6 +179,7 @@ class Control:
         log: of this rank.
         signals: of this process.
         interval_s: between two rows.
+        returns: of episodes, in a status at most.
         traffic: where messages are counted.
         roll: what rank 0 says of the others, on all others.
     """
@@ -154,15 +194,18 @@ class Control:
         log: RankLog,
         signals: Signals,
         interval_s: float,
+        returns: int,
         traffic: Traffic,
         roll: RollListener | None = None,
     ) -> None:
         self.timing, self.counters, self.log = timing, counters, log
         self.stop = False
+        self.wanted = None if monitor is None else monitor.stage  # what rank 0 told this rank to enter, if anything
+        self.stage = Stage.EARLY  # what this rank has entered
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
-        self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS)), 2, traffic)
+        self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS), returns), 2, traffic)
         hears = place.role in (Role.SERVER, Role.LEARNER) and monitor is None
-        self._orders = Receiver(world, [0], Tag.STOP, stop_layout(), slots=1) if hears else None
+        self._orders = Receiver(world, [0], Tag.ORDER, order_layout(), slots=1) if hears else None
         self._world, self._roll = world, roll
         self._learned: dict[str, list[float]] = {}
         self._histograms: defaultdict[str, Counter[float]] = defaultdict(Counter)
@@ -185,9 +228,22 @@ class Control:
         """Count a value in the histogram of that name: each interval has a row for every value that came in it."""
         self._histograms[table][value] += 1
 
-    def note(self, table: str, **row: float) -> None:
+    def note(self, table: str, **row: float | str) -> None:
         """Append a row to a table of this rank's file."""
         self.log.append(table, row)
+
+    def enter(self, stage: Stage, since: int) -> None:
+        """Be in a stage, which began with that version of the weights; note it if it is another than before."""
+        if stage is self.stage:
+            return
+        self.stage = stage
+        why = {} if self._monitor is None else self._monitor.why(stage)
+        self.note("stages", time=time.perf_counter() - self._started, stage=stage, version=since, **why)
+
+    def helper(self, name: str, running: bool, reason: str, version: int) -> None:
+        """Note that something that helps a stage has begun, or ended, with this version of the weights."""
+        time_s = time.perf_counter() - self._started
+        self.note("helpers", time=time_s, helper=name, running=running, reason=reason, version=version)
 
     def tick(self) -> None:
         """Write, report, and look for the order to stop, as far as each is due; cheap otherwise."""
@@ -206,7 +262,7 @@ class Control:
             if self._signals.received:
                 self._monitor.stop(f"signal {signal.Signals(self._signals.received).name}")
             self._monitor.poll(self.counters)
-            self.stop = self.stop or bool(self._monitor.reason)
+            self.stop, self.wanted = self.stop or bool(self._monitor.reason), self._monitor.stage
             if due:
                 self._monitor.show()
         else:
@@ -238,6 +294,8 @@ class Control:
             return
         slot.record.counters[:] = self.counters.vector()
         slot.record.signal[0] = self._signals.received
+        returns = self.counters.returns()
+        slot.record.ended[0], slot.record.returns[: len(returns)] = len(returns), returns
         self._signalled = bool(self._signals.received)
         self._sender.send(slot, 0)
         self._sender.release(slot)
@@ -246,8 +304,15 @@ class Control:
         if self._roll is not None:
             self._roll.listen()
         if self._orders is not None and self._orders.open:
-            self._orders.poll()
+            for slot in self._orders.poll():
+                self._obey(slot)
             self.stop = self.stop or not self._orders.open
+
+    def _obey(self, slot: Slot[Order]) -> None:
+        if not slot.record.last[0]:
+            assert self._orders is not None
+            self.wanted = Stage(int(slot.record.stage[0]))
+            self._orders.release(slot)
 
     def _row(self) -> None:
         totals = self.timing.totals()
@@ -278,6 +343,7 @@ class Control:
                 "pending",
                 "inherited",
                 "restarts",
+                "replayed",
                 "updates",
                 "episodes",
             )

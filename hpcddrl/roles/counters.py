@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
-from hpcddrl.types import Array, Step
+from hpcddrl.types import Array, Stage, Step
 
 EPISODES = 100  # over which returns are averaged, all ranks together
 POLL_S = 0.05  # between two looks of a rank at statuses and the order to stop
@@ -31,6 +31,7 @@ class Counters:
     used: float = 0.0  # of those produced: learned from at least once
     dropped: float = 0.0  # … never learned from, and gone
     pending: float = 0.0  # … not learned from yet
+    replayed: float = 0.0  # of those trained: drawn again from a replay of rollouts
     inherited: float = 0.0  # transitions that came here from ranks that are gone since
     restarts: float = 0.0  # of environments that hung or crashed
     updates: float = 0.0
@@ -44,6 +45,7 @@ class Counters:
     _skip: int = field(default=1, repr=False)
     _window: deque[float] = field(default_factory=deque, repr=False)
     _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
+    _returns: deque[float] = field(default_factory=lambda: deque(maxlen=0), repr=False)
 
     def vector(self) -> Array:
         """Return the public numbers, up to now, in the order of `COUNTERS`."""
@@ -61,6 +63,7 @@ class Counters:
             value = float(step.episode_return[i])
             self.episodes += 1
             self._window.append(value)
+            self._returns.append(value)
             self.return_best = max(self.return_best, value)
             row = {"frames": self.frames, "return": value, "length": float(step.episode_length[i])}
             self._finished.append(row)
@@ -70,13 +73,23 @@ class Counters:
         rows, self._finished = self._finished, []
         return rows
 
+    def returns(self) -> list[float]:
+        """Return the returns of the episodes that ended since the last call, as many of the newest as are kept."""
+        returns = list(self._returns)
+        self._returns.clear()
+        return returns
+
 
 COUNTERS = tuple(f.name for f in fields(Counters) if not f.name.startswith("_"))
 
 
-def counters_for(skip: int, steppers: int) -> Counters:
-    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes."""
-    return Counters(_skip=skip, _window=deque(maxlen=math.ceil(EPISODES / max(1, steppers))))
+def counters_for(skip: int, steppers: int, returns: int = 0) -> Counters:
+    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes.
+
+    So many returns are kept for whoever asks for them.
+    """
+    window = deque[float](maxlen=math.ceil(EPISODES / max(1, steppers)))
+    return Counters(_skip=skip, _window=window, _returns=deque(maxlen=returns))
 
 
 class View(NamedTuple):
@@ -85,6 +98,7 @@ class View(NamedTuple):
     places: tuple[Place, ...]
     seconds: float
     counters: Array  # [ranks, len(COUNTERS)]
+    stage: Stage | None = None  # None where nobody tells it
     lost: frozenset[int] = frozenset()  # ranks that have died
     silent: frozenset[int] = frozenset()  # ranks that have said nothing for long
 

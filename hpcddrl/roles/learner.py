@@ -12,6 +12,7 @@ from hpcddrl.comm.channel import drain
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.peers import Peers
+from hpcddrl.roles.pretext import Pretext
 from hpcddrl.roles.publishing import Publishing
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.sources import Source
@@ -25,6 +26,7 @@ class Learner:
 
     Args:
         algorithm: from a batch to a gradient.
+        pretext: what is learned beside it.
         gradient: [P + TAIL] what the algorithm writes to, and room for what is reduced with it.
         source: experience.
         update: where gradients become weights.
@@ -40,6 +42,7 @@ class Learner:
     def __init__(
         self,
         algorithm: Algorithm,
+        pretext: Pretext,
         gradient: Tensor,
         source: Source,
         update: Update,
@@ -51,7 +54,8 @@ class Learner:
         learners: int,
         enough: Callable[[float], bool],
     ) -> None:
-        self._algorithm, self._gradient, self._source, self._update = algorithm, gradient, source, update
+        self._algorithm, self._pretext, self._gradient = algorithm, pretext, gradient
+        self._source, self._update = source, update
         self._publisher, self._peers, self._saver, self._control = publisher, peers, saver, control
         self._frame_skip, self._learners, self._enough = frame_skip, learners, enough
 
@@ -65,16 +69,19 @@ class Learner:
                 with timing(Phase.GRADIENT):
                     targets = self._peers.targets(batch, weights)
                     learned = self._algorithm.gradients(batch, targets, weights)
+                beside = self._pretext.learn(batch, weights)
                 lags = np.maximum(0, weights.version - batch.versions)
                 samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
                 stop = control.stop or self._enough(weights.frames + frames * self._learners)
-                weights = self._update(weights, self._gradient, frames, samples, learned.metrics["loss"], stop)
+                entering = weights.entering(control.wanted, weights.version + 1)
+                weights = self._update(entering, self._gradient, frames, samples, learned.metrics["loss"], stop)
+                control.enter(weights.stage, weights.since)
                 self._source.feedback(learned.errors, learned=not self._update.refused)
                 self._peers.exchange(weights)  # which may change them
                 self._publisher.put(weights, batch)
                 counters.trained += samples
                 counters.updates = weights.version
-                control.learned(learned.metrics | self._update.metrics, lags)
+                control.learned(learned.metrics | beside | self._update.metrics, lags)
                 self._saver.save_when_due(weights, self._update.optimizer_state)
                 control.tick()
         except Starved:  # of actors that are silent, at the end of the run
@@ -82,6 +89,7 @@ class Learner:
         except RunError:
             self._saver.save(weights, self._update.optimizer_state() or {})
             raise
+        self._pretext.end()
         self._saver.save(weights, self._update.optimizer_state())
         with timing(Phase.WAIT):
             endings = self._publisher.end(), self._source.end(), self._update.end(), self._peers.end()

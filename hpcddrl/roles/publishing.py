@@ -11,7 +11,7 @@ import torch
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import PublishedMessage, published_layout, pull_layout
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Array, Batch, Transitions, Weights
+from hpcddrl.types import Array, Batch, Stage, Transitions, Weights
 
 FIXED_LAG = 1  # in deterministic runs: updates between the weights that act and those that learn from it
 
@@ -183,6 +183,8 @@ class Publisher:
         assert slot is not None, "there are more slots than actors and kept versions"
         packed = self._packing.pack()
         slot.record.version[0], slot.record.length[0] = version, len(packed)
+        assert self._weights is not None
+        slot.record.stage[0], slot.record.since[0] = self._weights.stage, self._weights.since
         slot.record.packed[: len(packed)] = packed
         self._kept[version] = slot
         return slot
@@ -215,6 +217,7 @@ class Inbox:
         self._asked: int | None = None  # who owes an answer
         self._last = False
         self.version = -1
+        self.stage, self.since = Stage.EARLY, 0  # of the run, as the learner that answers has entered it
 
     @property
     def last(self) -> bool:
@@ -243,6 +246,7 @@ class Inbox:
             elif record.version[0] > self.version:
                 self._unpack(record.packed[: record.length[0]])
                 self.version = int(record.version[0])
+                self.stage, self.since = Stage(int(record.stage[0])), int(record.since[0])
             self._asked = None
             self._weights.release(slot)
         return bool(arrived)

@@ -57,6 +57,7 @@ class Server:
     def run(self, weights: Weights) -> None:
         """Serve from ``weights``, this shard's, until every learner has sent its last record."""
         control, timing = self._control, self._control.timing
+        weights = weights.entering(control.wanted, weights.version)
         for learner in self._sending:
             self._answer(weights, learner, refused=False)
         early: dict[int, Slot[GradientMessage]] = {}
@@ -93,6 +94,8 @@ class Server:
         if gradients:
             weights, refused = self._applying(weights, gradients)
             weights = weights._replace(last=weights.last or self._control.stop or self._enough(weights.frames))
+            weights = weights.entering(self._control.wanted, weights.version)
+            self._control.enter(weights.stage, weights.since)
             self._control.counters.updates = weights.version
         for slot in slots:
             self._sending.remove(slot.source)
@@ -108,6 +111,7 @@ class Server:
             assert slot is not None, "each learner has taken the answer to its gradient before"
             slot.record.version[0], slot.record.last[0] = weights.version, weights.last
             slot.record.frames[0], slot.record.refused[0] = weights.frames, refused
+            slot.record.stage[0], slot.record.since[0] = weights.stage, weights.since
             slot.record.flat[:] = weights.flat.numpy()
             self._weights.send(slot, learner)
             self._weights.release(slot)

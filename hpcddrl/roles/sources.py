@@ -17,7 +17,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.waiting import Waiting
-from hpcddrl.types import Array, Batch, EnvSpec, Output, Transitions
+from hpcddrl.types import Array, Batch, EnvSpec, Output, Rollout, Transitions
 
 
 class Source(Protocol):
@@ -33,6 +33,9 @@ class Source(Protocol):
         """Part from whoever sends; what still comes is counted as dropped."""
 
 
+Kept = Callable[[], Output | None] | None
+
+
 class Fresh:
     """Rollouts as they come, each learned from once.
 
@@ -41,19 +44,27 @@ class Fresh:
         batcher: makes a batch of them.
         kept: returns the outputs of the forward passes that acted, if they go together, where they are learned from.
         control: of this rank.
+        look: called with each batch's rollouts, which may not be kept.
     """
 
     def __init__(
-        self, feed: Feed, batcher: Batcher, kept: Callable[[], Output | None] | None, control: Control
+        self,
+        feed: Feed,
+        batcher: Batcher,
+        kept: Kept,
+        control: Control,
+        look: Callable[[list[Rollout]], None] = lambda rollouts: None,
     ) -> None:
-        self._feed, self._batcher, self._kept, self._control = feed, batcher, kept, control
+        self._feed, self._batcher, self._kept, self._control, self._look = feed, batcher, kept, control, look
         self._samples = 0
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
         arrived = self._feed.take(version)
         with self._control.timing(Phase.BATCH):
-            batch = self._batcher([a.rollout for a in arrived])
+            rollouts = [a.rollout for a in arrived]
+            batch = self._batcher(rollouts)
+            self._look(rollouts)
             self._feed.release()
         self._samples = batch.samples
         return batch if self._kept is None else batch._replace(output=_if_of(batch, self._kept()))

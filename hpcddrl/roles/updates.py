@@ -16,7 +16,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Metrics, RunError, Tuning, Weights
+from hpcddrl.types import Metrics, RunError, Stage, Tuning, Weights
 
 
 class Update(Protocol):
@@ -36,7 +36,8 @@ class Update(Protocol):
         """Return the next weights.
 
         Args:
-            weights: that the gradient is of; the same vector holds the next ones afterwards.
+            weights: that the gradient is of; the same vector holds the next ones afterwards. Their stage is the one
+                that this rank would enter, that of the next ones what all who share them have entered.
             gradient: [P + TAIL]: the end is room for what is reduced with it; destroyed.
             frames: environment frames that are new with this learner's batch.
             samples: transitions that the gradient is the mean over.
@@ -162,7 +163,7 @@ class LocalUpdate:
             norm = clip(own, self._most)
             rate = self._step(own, frames)
         self.metrics = {"grad_norm": norm, "learning_rate": rate}
-        return Weights(weights.version + 1, weights.flat, weights.frames + frames, last=stop)
+        return weights._replace(version=weights.version + 1, frames=weights.frames + frames, last=stop)
 
     def optimizer_state(self) -> dict[str, Any]:
         """See `Update`."""
@@ -176,14 +177,30 @@ class LocalUpdate:
 class AllReduceUpdate:
     """Average over the group's learners, then the same step on each: their weights stay bit-identical.
 
-    The frames of all and the wish to stop ride behind the gradient, so that all learners have the same learning rate
-    and end after the same update.
+    The frames of all, the wish to stop and the first learner's stage ride behind the gradient, so that all learners
+    have the same learning rate, and enter a stage and end after the same update.
+
+    Args:
+        averaging: over the learners.
+        learners: how many there are.
+        step: of this one's optimizer.
+        optimization: clipping.
+        timing: of this rank.
+        leads: this is the first of them.
     """
 
     refused = False
 
-    def __init__(self, averaging: Averaging, step: OptimizerStep, optimization: Optimization, timing: Timing) -> None:
-        self._averaging, self._step, self._timing = averaging, step, timing
+    def __init__(
+        self,
+        averaging: Averaging,
+        step: OptimizerStep,
+        optimization: Optimization,
+        timing: Timing,
+        *,
+        leads: bool,
+    ) -> None:
+        self._averaging, self._step, self._timing, self._leads = averaging, step, timing, leads
         self._local = LocalUpdate(step, optimization, timing)
 
     @property
@@ -196,10 +213,12 @@ class AllReduceUpdate:
     ) -> Weights:
         """See `Update`. Collective over ``learners``."""
         with self._timing(Phase.REDUCE):
+            gradient[-3] = float(weights.stage) if self._leads else 0.0
             gradient[-2], gradient[-1] = frames, float(stop)
             self._averaging.average(gradient)
         self._step.learners = self._averaging.size
-        all_frames = round(float(gradient[-2]) * self._averaging.size)
+        stage, all_frames = (round(float(number) * self._averaging.size) for number in gradient[-3:-1])
+        weights = weights.entering(Stage(stage), weights.version + 1)
         return self._local(weights, gradient, all_frames, samples, loss, bool(gradient[-1] > 0))
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -322,6 +341,8 @@ class ServerUpdate:
             self.refused = self.refused or bool(record.refused[0])
             weights = weights._replace(last=weights.last or bool(record.last[0]))
             if number == 0:
-                weights = weights._replace(version=int(record.version[0]), frames=float(record.frames[0]))
+                stage, since = Stage(int(record.stage[0])), int(record.since[0])
+                version, frames = int(record.version[0]), float(record.frames[0])
+                weights = weights._replace(version=version, frames=frames, stage=stage, since=since)
             shard.weights.release(slot)
         return weights

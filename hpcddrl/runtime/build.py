@@ -23,6 +23,7 @@ from hpcddrl.config import (
     Proportional,
     RankBased,
     Replay,
+    RolloutReplay,
     Uniform,
 )
 from hpcddrl.envs.make import goal_outcome
@@ -31,6 +32,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
+from hpcddrl.replay.rollouts import RolloutMemory
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.actor import Actor, RemoteActor
@@ -50,13 +52,16 @@ from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
 from hpcddrl.roles.replay import ReplayRank
+from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
 from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
-from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
+from hpcddrl.runtime.memory import rollouts_bytes
+from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import Rank, acting, environments, network_of, saved_of, saver_of, with_precision
+from hpcddrl.runtime.stages import pretext_of
 from hpcddrl.types import Weights
 
 
@@ -199,6 +204,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         publisher = Publisher(world, answers, packing, config.deterministic, rank.control.timing, rank.traffic)
     learner = Learner(
         algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
+        pretext_of(rank, network, flat.gradient),
         flat.buffer,
         _source(rank, answer, publisher),
         update,
@@ -228,7 +234,7 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
         backend = averaging(config.update.backend, rank.circle)
         ranks = ", ".join(map(str, learners))
         rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}")
-        return AllReduceUpdate(backend, step, config.optimization, timing)
+        return AllReduceUpdate(backend, step, config.optimization, timing, leads=rank.place.number == 0)
     return LocalUpdate(step, config.optimization, timing)
 
 
@@ -248,12 +254,27 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source
     assert isinstance(config.algorithm, ActorCriticConfig)
     rollouts = most_rollouts(config, len(rank.actors))
     batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts)
-    fresh = sources.Fresh(feed, batcher, act.kept if keeps else None, control)
+    kept = act.kept if keeps else None
+    if isinstance(config.stages.middle, RolloutReplay):
+        return _reusing(rank, feed, batcher, kept, config.stages.middle)
+    fresh = sources.Fresh(feed, batcher, kept, control)
     if isinstance(config.algorithm.surrogate, ClippedSurrogate):
         surrogate = config.algorithm.surrogate
         seed = config.seed * 1000 + rank.comms.world.rank
         return sources.Passes(fresh, surrogate.epochs, surrogate.minibatches, seed, control)
     return fresh
+
+
+def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, config: RolloutReplay) -> sources.Source:
+    unroll_length, count = rank.config.algorithm.unroll_length, columns_per_batch(rank.config, len(rank.actors))
+    _, like = rollout_layout(rank.spec, unroll_length, 1).allocate()
+    memory = RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
+    again = Batcher(rank.spec, unroll_length, count, 1)
+    nbytes = rollouts_bytes(rank.config, rank.spec)
+    rank.lines.append(
+        f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each learner"
+    )
+    return Reusing(feed, batcher, kept, memory, again, count, config, rank.control)
 
 
 def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing) -> Feed:

@@ -71,6 +71,7 @@ class Display:
             f"[Frames {si(frames)}, {si(fps)}/s] [PPS {si(pps)} TPS {si(tps)}] "
             f"[Episodes {view.total('episodes'):.0f}, {returns}] [Lag {_lags(view)}] "
             f"[Updates {si(view.updates)}] [Idle {idle or '-'}]{_failures(view)}"
+            + (f" [Stage {view.stage.name.lower()}]" if view.stage is not None else "")
         )
 
     def shares(self, ranks: list[dict[str, Any]]) -> None:

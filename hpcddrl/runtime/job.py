@@ -28,12 +28,14 @@ from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.control import Control, Monitor
 from hpcddrl.roles.counters import View, counters_for, steppers
+from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
+from hpcddrl.runtime.stages import watch_of
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.runtime.tracing import Trace
 from hpcddrl.settings import group_config
@@ -107,7 +109,8 @@ def _rank(
     """
     job, config = configs
     me, traffic, timing = places[world.rank], Traffic(), Timing(trace.recorder.span if trace is not None else None)
-    counters = counters_for(spec.frame_skip, len(steppers(places)))
+    returns = most_returns(config.stages.detector)
+    counters = counters_for(spec.frame_skip, len(steppers(places)), returns)
     group = -1 if me.group is None else me.group
     attributes = rank_attributes(
         config,
@@ -122,6 +125,7 @@ def _rank(
     comms = split(world, places, config.deterministic, None if trace is None else trace.recorder)
     monitor, roll, silent_after_s = None, None, config.failures.silent_after_s
     if world.rank == 0:
+        watch = watch_of(config.stages.detector, run, display.say)
         monitor = Monitor(
             comms.world,
             places,
@@ -131,12 +135,14 @@ def _rank(
             display.show,
             display.say,
             silent_after_s,
+            watch,
+            returns,
             traffic,
         )
     else:
         roll = RollListener(comms.world, silent_after_s)
     interval_s = config.logging.interval_s
-    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, traffic, roll)
+    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, returns, traffic, roll)
     rank = Rank(
         config=config,
         job=job,
@@ -303,7 +309,7 @@ def _summary(config: Config, view: View, reports: list[Report], reason: str) -> 
         "env_steps_per_s": view.total("env_steps") / seconds,
         "predictions_per_s": view.total("predictions") / seconds,
         "trained_samples_per_s": view.total("trained") / seconds,
-        "transitions": {name: view.total(name) for name in ("trained", "used", "dropped", "pending")}
+        "transitions": {name: view.total(name) for name in ("trained", "used", "dropped", "pending", "replayed")}
         | view.produced_and_lost(),
         "return_mean": known(view.return_mean),
         "return_best": known(float(np.nanmax(view.column("return_best")))),

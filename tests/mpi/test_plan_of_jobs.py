@@ -32,7 +32,7 @@ CASES = {
     "int8": ("impala", 3, 8_000, settings(compression="whole", compression__format="int8")),
     "replay ranks": ("dqn", 4, 8_000, REPLAYS),
 }
-ENDS = {"stop", "roll", "report", "code"}  # said once, or when a rank falls silent
+ENDS = {"order", "roll", "report", "code"}  # said once, when a stage begins or when a rank falls silent
 EXACT = {"rollout", "gradient", "frames", "actions"}  # the others are sent at most as often as planned
 
 

@@ -54,7 +54,7 @@ def view(lost=(), **counters):
     table = np.zeros((3, len(COUNTERS)))
     for name, values in counters.items():
         table[:, COUNTERS.index(name)] = values
-    return View(places, 1.0, table, frozenset(lost))
+    return View(places, 1.0, table, lost=frozenset(lost))
 
 
 def test_what_is_produced_is_as_counted_while_nobody_died():

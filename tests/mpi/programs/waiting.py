@@ -12,14 +12,14 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
-from hpcddrl.comm.messages import stop_layout
+from hpcddrl.comm.messages import order_layout
 from hpcddrl.comm.wait import wait_until
 
 world, seconds = MPI.COMM_WORLD.Dup(), float(sys.argv[1])
 traffic = Traffic()
 hearing = range(1, world.size, 2)
-sender = Sender(world, Tag.STOP, stop_layout(), 1, traffic)
-receiver = Receiver(world, [0], Tag.STOP, stop_layout(), 1) if world.rank in hearing else None
+sender = Sender(world, Tag.ORDER, order_layout(), 1, traffic)
+receiver = Receiver(world, [0], Tag.ORDER, order_layout(), 1) if world.rank in hearing else None
 
 
 def compute():
