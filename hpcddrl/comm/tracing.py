@@ -57,7 +57,7 @@ class TracedComm(MPI.Intracomm):
 
 
 class TracedWorld(TracedComm, World):
-    """All ranks, observed; a trace is gathered from every one of them, so none that dies is done without."""
+    """All ranks, observed."""
 
     def __new__(cls, comm: MPI.Intracomm, places: tuple[Place, ...], exact: bool, observer: Observer) -> Self:
         """Take over the communicator's handle."""
@@ -65,9 +65,6 @@ class TracedWorld(TracedComm, World):
 
     def __init__(self, comm: MPI.Intracomm, places: tuple[Place, ...], exact: bool, observer: Observer) -> None:
         World.__init__(self, comm, places, exact)
-
-    def begin(self) -> None:
-        """See `World`."""
 
 
 class TracedMessage(MPI.Message):

@@ -82,7 +82,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         loop()
         rank.control.close()
         code = _sum_up(rank, monitor, display)
-        if trace is not None and not rank.comms.world.gone:
+        if trace is not None and not rank.comms.world.gone:  # it is gathered from all
             trace.gather()
             if monitor is not None:
                 display.say(trace.write(rank.run.rank_file(segment, 0).parent))

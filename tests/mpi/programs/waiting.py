@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
+from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.messages import order_layout
 from hpcddrl.comm.wait import wait_until
 
@@ -48,7 +49,7 @@ pair = world.Split(0 if world.rank >= world.size - 2 else MPI.UNDEFINED, world.r
 if pair != MPI.COMM_NULL:
     from hpcddrl.comm.allreduce import HorovodAveraging
 
-    mean = HorovodAveraging(pair)
+    mean = HorovodAveraging(Circle(pair))
     cpu = time.process_time()
     time.sleep(seconds)
     idle = (time.process_time() - cpu) / seconds
