@@ -19,6 +19,7 @@ from mpi4py import MPI
 
 from hpcddrl.comm.allreduce import HorovodAveraging, MpiAveraging
 from hpcddrl.comm.channel import Receiver, Tag, Traffic, drain
+from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.messages import pull_layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.logs.timing import Timing
@@ -53,7 +54,7 @@ class Publication:
         else:
             own = self._values.numpy().view(np.uint8)
             take = partial(np.copyto, own)
-            self._inbox = Inbox(world, 0, len(own), take, exact=False, traffic=self._traffic)
+            self._inbox = Inbox(world, [0], len(own), take, exact=False, traffic=self._traffic)
 
     def ours(self) -> None:
         """Publish once."""
@@ -117,14 +118,14 @@ def between_two(world: MPI.Comm, floats: int) -> dict[str, float]:
 def measure(world: MPI.Comm, floats: int, calls: int) -> dict[str, float]:
     """Return the median milliseconds of each thing; all take turns, so that what disturbs one disturbs all."""
     vector = torch.ones(floats)
-    own, publication = MpiAveraging(world), Publication(world, floats)
+    own, publication = MpiAveraging(Circle(world)), Publication(world, floats)
     timed: dict[str, Callable[[], None]] = {
         "allreduce": lambda: own.average(vector),
         "allreduce_bare": lambda: world.Allreduce(MPI.IN_PLACE, vector.numpy(), MPI.SUM),
         "publication": publication.ours,
         "publication_bare": publication.bare,
     }
-    horovod = HorovodAveraging(world) if importlib.util.find_spec("horovod") else None
+    horovod = HorovodAveraging(Circle(world)) if importlib.util.find_spec("horovod") else None
     if horovod is not None:
         timed["horovod"] = lambda: horovod.average(vector)
     found: dict[str, list[float]] = defaultdict(list)

@@ -33,6 +33,7 @@ TEXT = """\
 are `impala` whose actors see new weights every 40 updates alone, with each correction. A learner and three actors each;
 what acts for `ga3c` is on the learner's rank. All arms choose their precision by timing (`precision=auto`)."""
 STILL = ("compression=whole", "compression.format=fp32", "compression.trigger.updates=40")
+SAME = ("algorithm.correction=vtrace",)  # that of the recipes which act with what they train
 FRAMEWORKS = ("impala", "ga3c")
 CORRECTIONS = ("vtrace", "ratio", "eps", "none")
 PAIRS = tuple(f"{name}{kind}" for name in FRAMEWORKS for kind in ("", " small", " nnc", " nnc int8"))
@@ -43,8 +44,8 @@ def arms_of(recipe: str) -> tuple[Arm, ...]:
     return (
         Arm(recipe, recipe, 4),
         Arm(f"{recipe} small", recipe, 4, ("network.width=0.5",), against=recipe),
-        Arm(f"{recipe} nnc", f"nnc_{recipe}", 4, against=recipe),
-        Arm(f"{recipe} nnc int8", f"nnc_{recipe}", 4, ("compression.format=int8",), against=recipe),
+        Arm(f"{recipe} nnc", f"nnc_{recipe}", 4, SAME, against=recipe),
+        Arm(f"{recipe} nnc int8", f"nnc_{recipe}", 4, (*SAME, "compression.format=int8"), against=recipe),
     )
 
 

@@ -132,7 +132,10 @@ def _one_line(error: ValidationError, data: Any) -> str:
     first = error.errors()[0]
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ")
-    field = ".".join(_names(first["loc"], data)) or "config"
+    names = _names(first["loc"], data)
+    if first["type"] == "missing" and names[-1] != first["loc"][-1]:
+        names.append(str(first["loc"][-1]))
+    field = ".".join(names) or "config"
     if first["type"] == "union_tag_invalid":
         context = first["ctx"]
         return f"{field} = {context['tag']!r}: must be {context['expected_tags'].replace(', ', ' or ')}"

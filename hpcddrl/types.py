@@ -10,11 +10,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # processes that only step environments do without
+    import torch
 
 Array = NDArray[Any]
 
@@ -94,6 +96,7 @@ class Step(NamedTuple):
     discount: Array  # [B] f32: 0 where the episode (or a life, if asked for) terminated, else 1
     episode_return: Array  # [B] f32 unclipped, NaN where no episode ended
     episode_length: Array  # [B] i64 env steps, 0 where no episode ended
+    restarts: int = 0  # environments that were replaced in this step: their episodes are lost, and begin anew
 
 
 class Rollout(NamedTuple):
@@ -134,6 +137,7 @@ class Batch(NamedTuple):
     versions: Array  # [R] i64
     steps: int  # env steps, resets too, that come to the learner with this batch for the first time
     output: Output | None = None  # [T, N, ...] each: of the forward passes that acted, to be learned from as they are
+    weight: torch.Tensor | None = None  # [N] f32: importance weights, of rollouts that were drawn from a replay
 
     @property
     def samples(self) -> int:
@@ -159,6 +163,14 @@ class Transitions(NamedTuple):
         return len(self.action)
 
 
+class Stage(enum.IntEnum):
+    """A span of a run, by what helps it."""
+
+    EARLY = 0  # no better than random play
+    MIDDLE = 1  # between the two
+    LATE = 2  # on a plateau
+
+
 class Weights(NamedTuple):
     """A network's parameters after ``version`` updates; ``last`` says that no more will come."""
 
@@ -166,6 +178,12 @@ class Weights(NamedTuple):
     flat: torch.Tensor  # [P] f32
     frames: float = 0.0  # environment frames behind them, of all who share them
     last: bool = False
+    stage: Stage = Stage.EARLY  # that the run is in
+    since: int = 0  # the version that the stage began with
+
+    def entering(self, stage: Stage | None, version: int) -> Weights:
+        """Return them in a stage that begins with this version, or as they are if it is no other one."""
+        return self if stage is None or stage is self.stage else self._replace(stage=stage, since=version)
 
 
 class Opinion(NamedTuple):
@@ -203,15 +221,7 @@ class Learned(NamedTuple):
     """What an algorithm has to tell of a batch beside its gradient."""
 
     metrics: dict[str, float]
-    errors: Array | None = None  # [N] f32 temporal differences, for a replay's priorities
-
-
-class Stage(enum.IntEnum):
-    """A span of a run, by what helps it."""
-
-    EARLY = 0  # no better than random play
-    MIDDLE = 1  # between the two
-    LATE = 2  # on a plateau
+    errors: Array | None = None  # [N] f32 of transitions δ, of rollouts mean |v − V|: for a replay's priorities
 
 
 GoalOutcome = Callable[[Array, Array], tuple[Array, Array]]

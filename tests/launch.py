@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -57,13 +57,21 @@ class Job:
         arguments: of the Python interpreter.
         cwd: where it runs.
         limit_s: after which it is killed and the test fails.
+        survives: start it so that ranks may die.
         environment: added to this process's own.
     """
 
     def __init__(
-        self, ranks: int, *arguments: str | Path, cwd: Path, limit_s: float = LIMIT_S, **environment: str
+        self,
+        ranks: int,
+        *arguments: str | Path,
+        cwd: Path,
+        limit_s: float = LIMIT_S,
+        survives: bool = False,
+        **environment: str,
     ) -> None:
-        command = [_mpirun(), "-n", str(ranks), sys.executable, *map(str, arguments)]
+        tolerance = ["--with-ft", "ulfm"] if survives else []
+        command = [_mpirun(), *tolerance, "-n", str(ranks), sys.executable, *map(str, arguments)]
         self._command, self._ranks, self._limit_s = shlex.join(command), ranks, limit_s
         self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (see __exit__)
         self._start = time.monotonic()
@@ -143,17 +151,55 @@ class Job:
         self.process.wait()
 
 
-def python(ranks: int, *arguments: str | Path, cwd: Path, limit_s: float = LIMIT_S, **environment: str) -> Finished:
-    """Run a Python program on several ranks to its end; in an environment of its own, from a Python of its own."""
-    if not environment:
+@contextlib.contextmanager
+def running(
+    folder: Path,
+    ranks: int,
+    recipe: str,
+    *options: str,
+    seconds: float = 60,
+    env: str = "hpcddrl/Catch-v0",
+    survives: bool = False,
+    limit_s: float = LIMIT_S,
+) -> Iterator[tuple[Job, Path]]:
+    """Start a job and let the test go on when it has reported progress twice; give job and directory."""
+    out = folder / "run"
+    often = settings(logging__interval_s=0.5)
+    arguments = ["run", recipe, "--env", env, "--seconds", str(seconds), "--out", out, *often, *options]
+    with Job(ranks, "-m", "hpcddrl", *arguments, cwd=folder, limit_s=limit_s, survives=survives) as job:
+        log = out / "run.log"
+        job.wait_for(lambda: log.exists() and log.read_text().count("[Time") >= 2, "it reported progress twice")
+        yield job, out
+
+
+def python(
+    ranks: int,
+    *arguments: str | Path,
+    cwd: Path,
+    limit_s: float = LIMIT_S,
+    survives: bool = False,
+    **environment: str,
+) -> Finished:
+    """Run a Python program on several ranks to its end.
+
+    From a Python of its own where ranks may die, of which the launcher must know, or in an environment of its own.
+    """
+    if not environment and not survives:
         arguments = (WARM, "run", _warm(), *arguments)
-    with Job(ranks, *arguments, cwd=cwd, limit_s=limit_s, **environment) as job:
+    with Job(ranks, *arguments, cwd=cwd, limit_s=limit_s, survives=survives, **environment) as job:
         return job.finish()
 
 
-def hpcddrl(ranks: int, *arguments: str | Path, cwd: Path, limit_s: float = LIMIT_S, **environment: str) -> Finished:
+def hpcddrl(
+    ranks: int,
+    *arguments: str | Path,
+    cwd: Path,
+    limit_s: float = LIMIT_S,
+    survives: bool = False,
+    **environment: str,
+) -> Finished:
     """Run ``python -m hpcddrl`` with these arguments on several ranks to its end."""
-    return python(ranks, "-m", "hpcddrl", *arguments, cwd=cwd, limit_s=limit_s, **environment)
+    return python(ranks, "-m", "hpcddrl", *arguments, cwd=cwd, limit_s=limit_s, survives=survives, **environment)
 
 
 def deterministic_runs(

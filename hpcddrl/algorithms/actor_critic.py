@@ -11,6 +11,7 @@ from hpcddrl.config import ClippedSurrogate
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.rl.losses import (
     clipped_surrogate_loss,
+    effective_share,
     log_with_floor,
     masked_mean,
     normalised,
@@ -29,7 +30,8 @@ class ActorCritic:
 
     with v, A and ρ from `rl.returns` (Espeholt et al. 2018; with all ratios 1, Mnih et al. 2016), the first term
     possibly a clipped surrogate (Schulman et al. 2017), the last where others have something to say (the proposal,
-    part 3; Schmitt et al. 2018). Means are over the valid steps of a batch.
+    part 3; Schmitt et al. 2018). Means are over the valid steps of a batch; the first three weigh rollouts that were
+    drawn from a replay by how they were drawn.
 
     Args:
         config: the coefficients.
@@ -67,7 +69,7 @@ class ActorCritic:
             c_bar=c.c_bar,
             trace_decay=c.trace_decay,
         )
-        reward, valid = batch.reward, batch.valid
+        reward, valid, weight = batch.reward, batch.valid, 1.0 if batch.weight is None else batch.weight
         if not c.learn_from_terminal:  # the step is still where the return of those before it ends
             reward, valid = reward * batch.discount, valid * batch.discount
         goals = value_targets(value=value.detach(), reward=reward, discount=c.discount * batch.discount, ratios=ratios)
@@ -79,10 +81,10 @@ class ActorCritic:
         else:
             learned_log_pi = log_with_floor(log_pi) if c.correction == "eps" else log_pi
             policy_term = policy_gradient_loss(
-                log_pi=learned_log_pi, advantage=advantage, ratio=ratios.policy, valid=valid
+                log_pi=learned_log_pi, advantage=advantage, ratio=ratios.policy * weight, valid=valid
             )
-        value_term = value_loss(value=value[:-1], target=goals.target, valid=valid)
-        entropy = masked_mean(policy.entropy(params), valid)
+        value_term = value_loss(value=value[:-1], target=goals.target, valid=valid, weight=weight)
+        entropy = masked_mean(policy.entropy(params) * weight, valid)
         entropy_coefficient = c.entropy_coefficient * self._tuning.entropy
         loss = policy_term + c.value_coefficient * value_term - entropy_coefficient * entropy
         metrics: Metrics = {}
@@ -96,6 +98,9 @@ class ActorCritic:
         self._gradient.zero_()
         loss.backward()  # type: ignore[no-untyped-call]
         ratio = torch.exp(log_pi.detach() - batch.log_mu)
+        if batch.weight is not None:
+            metrics |= {"replay_effective": effective_share(ratio * batch.weight, valid)}
+        error = (goals.target - value[:-1].detach()).abs() * valid
         return Learned(
             metrics
             | {
@@ -106,7 +111,8 @@ class ActorCritic:
                 "rho_mean": float(masked_mean(ratio, valid)),
                 "rho_clipped": float(masked_mean((ratio > c.rho_bar).float(), valid)),
                 "value_mean": float(masked_mean(value[:-1].detach(), valid)),
-            }
+            },
+            errors=(error.sum(0) / valid.sum(0).clamp(min=1.0)).numpy(),
         )
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:

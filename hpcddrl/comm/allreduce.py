@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
+from hpcddrl.comm.circle import Circle, Died
 from hpcddrl.comm.wait import wait_until
 
 
@@ -16,6 +17,10 @@ class Averaging(Protocol):
     """Averages vectors over the learners of a group."""
 
     name: str
+
+    @property
+    def size(self) -> int:
+        """Return over how many; fewer than at first once one has died."""
 
     def average(self, vector: torch.Tensor) -> None:
         """Replace ``vector`` [n] f32 by its mean over the learners, in place. Collective over ``learners``."""
@@ -27,42 +32,83 @@ class Averaging(Protocol):
 class MpiAveraging:
     """One Allreduce of the whole vector; whoever arrives early sleeps until all are there."""
 
-    def __init__(self, learners: MPI.Comm) -> None:
-        self._comm = learners.Dup()
+    def __init__(self, learners: Circle) -> None:
+        self._learners = learners
         self.name = f"mpi4py Allreduce ({MPI.Get_library_version().split(',')[0]})"
+
+    @property
+    def size(self) -> int:
+        """See `Averaging`."""
+        return self._learners.size
 
     def average(self, vector: torch.Tensor) -> None:
         """See `Averaging`."""
-        arrived = self._comm.Ibarrier()
-        wait_until(arrived.Test, longest_s=1e-3)
-        self._comm.Allreduce(MPI.IN_PLACE, vector.numpy(), MPI.SUM)
-        vector /= self._comm.size
+        own = vector.clone().numpy() if self._learners.survives else MPI.IN_PLACE  # a failure may spoil the vector
+
+        def reduce(comm: MPI.Comm) -> None:
+            self._learners.wait(comm.Ibarrier().Test)
+            comm.Allreduce(own, vector.numpy(), MPI.SUM)
+
+        self._learners.together(reduce)
+        vector /= self._learners.size
 
     def close(self) -> None:
         """See `Averaging`."""
-        self._comm.Free()
+        self._learners.close()
 
 
 class HorovodAveraging:
-    """One Horovod allreduce of the whole vector, on a Horovod world made of this group's learners alone."""
+    """One Horovod allreduce of the whole vector, on a Horovod world made of this group's learners alone.
 
-    def __init__(self, learners: MPI.Comm) -> None:
+    It is made anew of those who are left when one has died.
+    """
+
+    def __init__(self, learners: Circle) -> None:
         import horovod
         import horovod.torch as hvd
 
-        hvd.init(comm=learners)
-        self._hvd = hvd
+        self._hvd, self._learners = hvd, learners
+        self._comm: MPI.Comm | None = None
+        learners.together(self._begin)
         self.name = f"Horovod {horovod.__version__}"
+
+    @property
+    def size(self) -> int:
+        """See `Averaging`."""
+        return self._learners.size
 
     def average(self, vector: torch.Tensor) -> None:
         """See `Averaging`."""
-        handle = self._hvd.allreduce_async_(vector, op=self._hvd.Average, name="gradient")
-        wait_until(lambda: bool(self._hvd.poll(handle)), longest_s=1e-3)
-        self._hvd.synchronize(handle)
+        own = vector.clone() if self._learners.survives else vector
+
+        def reduce(comm: MPI.Comm) -> None:
+            if own is not vector:
+                vector.copy_(own)
+            if comm.size == 1:  # left alone
+                return
+            self._begin(comm)
+            try:
+                handle = self._hvd.allreduce_async_(vector, op=self._hvd.Average, name="gradient")
+                self._learners.wait(lambda: bool(self._hvd.poll(handle)))
+                self._hvd.synchronize(handle)
+            except self._hvd.HorovodInternalError as error:
+                raise Died if self._learners.survives else error from error
+
+        self._learners.together(reduce)
 
     def close(self) -> None:
         """See `Averaging`."""
         self._hvd.shutdown()
+        self._learners.close()
+
+    def _begin(self, comm: MPI.Comm) -> None:
+        """Make Horovod's world of these learners, if it is not of them."""
+        if comm is self._comm:
+            return
+        if self._comm is not None:
+            self._hvd.shutdown()
+        self._hvd.init(comm=comm)
+        self._comm = comm
 
 
 class Total:
@@ -95,6 +141,6 @@ def require(backend: Literal["horovod", "mpi"]) -> None:
         )
 
 
-def averaging(backend: Literal["horovod", "mpi"], learners: MPI.Comm) -> Averaging:
+def averaging(backend: Literal["horovod", "mpi"], learners: Circle) -> Averaging:
     """Make the averaging that `config.AllReduce.backend` names. Collective over ``learners``."""
     return HorovodAveraging(learners) if backend == "horovod" else MpiAveraging(learners)

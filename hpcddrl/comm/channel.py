@@ -3,7 +3,8 @@
 A receiver posts a fixed number of buffers per source; a sender's synchronous send completes only when such a buffer
 has taken it. So the posted buffers are the credits: a sender that finds none of its slots free has to wait, and no
 queue grows without bound. Requests and buffers are kept until they complete. Each sender ends its stream with a
-record whose ``last`` is set; `drain` leaves nothing unmatched behind.
+record whose ``last`` is set; `drain` leaves nothing unmatched behind. What was on its way to or from a rank that has
+died is lost with it, and nobody waits for that rank (see `World`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mpi4py import MPI
 from hpcddrl.comm.messages import Layout, R, Record
 from hpcddrl.comm.messages import Tag as Tag  # whoever has a channel finds its tags here too
 from hpcddrl.comm.wait import Backoff
+from hpcddrl.comm.world import gone_from, tested
 from hpcddrl.types import RunError
 
 Comm = MPI.Comm
@@ -43,15 +45,19 @@ class Slot(Generic[R]):
     def __init__(self, layout: Layout[R], source: int = -1) -> None:
         self.buffer, self.record = layout.allocate()
         self.source = source
-        self.requests: list[MPI.Request] = []
+        self.requests: list[tuple[int, MPI.Request]] = []  # each with the other rank
         self.held = False
 
     @property
     def free(self) -> bool:
         """Say whether nobody writes to it and no send reads it."""
         if self.requests:
-            self.requests = [r for r in self.requests if not r.Test()]
+            self.requests = [(rank, request) for rank, request in self.requests if tested(request) is False]
         return not self.held and not self.requests
+
+    def forget(self, gone: frozenset[int]) -> None:
+        """Give up sends to ranks that are gone: what they would read no longer matters."""
+        self.requests = [(rank, request) for rank, request in self.requests if rank not in gone]
 
 
 class Sender(Generic[R]):
@@ -72,6 +78,7 @@ class Sender(Generic[R]):
 
     def take(self) -> Slot[R] | None:
         """Return a free slot to fill, or None while all are on their way. Give it back with `release`."""
+        self._forget_gone()
         slot = next((s for s in self._slots if s.free), None)
         if slot is None and len(self._slots) < self._limit:
             slot = Slot(self._layout)
@@ -82,13 +89,15 @@ class Sender(Generic[R]):
         return slot
 
     def send(self, slot: Slot[R], dest: int, nbytes: int | None = None) -> None:
-        """Start to send a taken slot (or its first bytes) to a rank.
+        """Start to send a taken slot (or its first bytes) to a rank, if that is still there.
 
         It stays readable, and must not be written to, until it is free.
         """
+        if dest in gone_from(self._comm):
+            return
         buffer = slot.buffer[:nbytes]
         request = self._comm.Issend([buffer, MPI.BYTE], dest, self._tag)
-        slot.requests.append(request)
+        slot.requests.append((dest, request))
         self._newest[dest] = request
         self._traffic.count(self._tag, buffer.nbytes)
 
@@ -99,7 +108,7 @@ class Sender(Generic[R]):
     def busy(self, dest: int) -> bool:
         """Say whether a send to this rank has not completed yet."""
         request = self._newest.get(dest)
-        return request is not None and not request.Test()
+        return request is not None and dest not in gone_from(self._comm) and tested(request) is False
 
     def say_last(self, dests: Iterable[int], nbytes: int | None = None) -> None:
         """Send the closing record (or its first bytes) to each rank, waiting for a slot if all are on their way."""
@@ -113,8 +122,14 @@ class Sender(Generic[R]):
 
     @property
     def idle(self) -> bool:
-        """Say whether everything sent has been taken."""
+        """Say whether everything sent has been taken, by those who are still there."""
+        self._forget_gone()
         return all(slot.free for slot in self._slots)
+
+    def _forget_gone(self) -> None:
+        if gone := gone_from(self._comm):
+            for slot in self._slots:
+                slot.forget(gone)
 
 
 class Receiver(Generic[R]):
@@ -131,25 +146,33 @@ class Receiver(Generic[R]):
     def __init__(self, comm: MPI.Comm, sources: Sequence[int], tag: Tag, layout: Layout[R], slots: int) -> None:
         self._comm, self._tag, self._layout, self._slots = comm, tag, layout, slots
         self._posted: dict[int, deque[Slot[R]]] = {source: deque() for source in sources}
-        self.open: set[int] = set()  # ranks that have not sent their last record
+        self._open: set[int] = set()
+        self.heard: dict[int, float] = {}  # when the last record of each was found to be here
         self.reopen()
 
     def reopen(self) -> None:
         """Post the buffers, at the start and again after `close`: every source may send until its next last record."""
-        self.open = set(self._posted)
+        self._open = set(self._posted)
+        self.heard = dict.fromkeys(self._posted, time.monotonic())
         for source in self._posted:
             for _ in range(self._slots):
                 self._post(Slot(self._layout, source))
 
+    @property
+    def open(self) -> set[int]:
+        """Return the ranks that are still there and have not sent their last record."""
+        return self._open - gone_from(self._comm)
+
     def poll(self) -> list[Slot[R]]:
         """Return the records that have arrived, oldest first for each source; `release` each when it has been read."""
         arrived = []
-        for posted in self._posted.values():
-            while posted and posted[0].requests[0].Test():
+        for source, posted in self._posted.items():
+            while posted and self._arrived(source, posted):
                 slot = posted.popleft()
                 slot.requests.clear()
+                self.heard[source] = time.monotonic()
                 if slot.record.last[0]:
-                    self.open.discard(slot.source)
+                    self._open.discard(source)
                 arrived.append(slot)
         return arrived
 
@@ -159,21 +182,32 @@ class Receiver(Generic[R]):
 
     def close(self) -> None:
         """Withdraw the posted buffers, once every source has said its last."""
-        for posted in self._posted.values():
-            for slot in posted:
-                slot.requests[0].Cancel()
-                slot.requests[0].Wait()
+        for source, posted in self._posted.items():
+            for slot in () if source in gone_from(self._comm) else posted:
+                request = slot.requests[0][1]
+                request.Cancel()
+                request.Wait()
             posted.clear()
 
+    def _arrived(self, source: int, posted: deque[Slot[R]]) -> bool:
+        """Say whether the buffer posted first has taken a record; forget the buffers of a rank that has died."""
+        found = tested(posted[0].requests[0][1])
+        if found is None:
+            posted.clear()
+        return bool(found)
+
     def _post(self, slot: Slot[R]) -> None:
-        slot.requests = [self._comm.Irecv([slot.buffer, MPI.BYTE], slot.source, self._tag)]
-        self._posted[slot.source].append(slot)
+        if slot.source not in gone_from(self._comm):
+            slot.requests = [(slot.source, self._comm.Irecv([slot.buffer, MPI.BYTE], slot.source, self._tag))]
+            self._posted[slot.source].append(slot)
 
 
 class Incoming(Protocol):
     """What receives records from some ranks: a `Receiver`, or what makes its buffers when there is something."""
 
-    open: set[int]
+    @property
+    def open(self) -> set[int]:
+        """See `Receiver`."""
 
     def poll(self) -> list[Any]:
         """See `Receiver`."""
@@ -195,10 +229,11 @@ class Ending(NamedTuple):
     senders: tuple[Sender[Any], ...] = ()
 
 
-def drain(*endings: Ending, patience_s: float = PATIENCE_S) -> None:
+def drain(*endings: Ending, patience_s: float = PATIENCE_S, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Receive until every source has said its last and everything sent has been taken, then close.
 
     All of a role's endings are drained together: its peers may need one channel emptied before they end another.
+    ``meanwhile`` is called while nothing arrives.
 
     Raises:
         RunError: nothing came for ``patience_s``.
@@ -218,6 +253,7 @@ def drain(*endings: Ending, patience_s: float = PATIENCE_S) -> None:
             backoff.reset()
             quiet_since = time.monotonic()
         else:
+            meanwhile()
             backoff.pause()
     for receiver, _ in receivers:
         receiver.close()

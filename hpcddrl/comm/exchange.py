@@ -11,6 +11,7 @@ from mpi4py import MPI
 from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import ALIGNMENT, ExchangeMessage, Layout, exchange_layout
 from hpcddrl.comm.wait import wait_until
+from hpcddrl.comm.world import gone_from, tested
 from hpcddrl.types import Array, Tuning, Weights
 
 CLOSING_BYTES = ALIGNMENT  # the field ``last`` alone; a whole network would be a waste at the end of hundreds of groups
@@ -44,28 +45,32 @@ class Arrivals:
 
     def __init__(self, comm: MPI.Comm, layouts: Mapping[int, Layout[ExchangeMessage]]) -> None:
         self._comm, self._layouts = comm, dict(layouts)
-        self.open = set(layouts)  # ranks that have not sent their last record
+        self._open = set(layouts)
         self._coming: deque[Slot[ExchangeMessage]] = deque()
         self._spare: dict[int, list[Slot[ExchangeMessage]]] = {}  # by size
 
+    @property
+    def open(self) -> set[int]:
+        """See `channel.Receiver`."""
+        return self._open - gone_from(self._comm)
+
     def poll(self) -> list[Slot[ExchangeMessage]]:
         """Take up what has been announced; return what is whole, oldest first for each source."""
-        status = MPI.Status()
-        while self.open and (message := self._comm.Improbe(MPI.ANY_SOURCE, Tag.EXCHANGE, status)) is not None:
-            slot = self._slot(status.Get_source())
-            slot.requests = [message.Irecv([slot.buffer, MPI.BYTE])]
-            self._coming.append(slot)
+        for source in self.open if gone_from(self._comm) else [MPI.ANY_SOURCE]:  # a death disturbs receiving from any
+            self._take_up(source)
         arrived: list[Slot[ExchangeMessage]] = []
         late: deque[Slot[ExchangeMessage]] = deque()
         waiting: set[int] = set()  # a later message must not overtake one that is still coming
         for slot in self._coming:
-            if slot.source in waiting or not slot.requests[0].Test():
+            if slot.source in gone_from(self._comm):
+                continue
+            if slot.source in waiting or not tested(slot.requests[0][1]):
                 waiting.add(slot.source)
                 late.append(slot)
                 continue
             slot.requests.clear()
             if slot.record.last[0]:
-                self.open.discard(slot.source)
+                self._open.discard(slot.source)
             arrived.append(slot)
         self._coming = late
         return arrived
@@ -76,11 +81,26 @@ class Arrivals:
 
     def close(self) -> None:
         """End; every source has said its last."""
-        assert not self._coming
+        assert not [slot for slot in self._coming if slot.source not in gone_from(self._comm)]
+
+    def _take_up(self, source: int) -> None:
+        status = MPI.Status()
+        while self.open and (message := self._improbe(source, status)) is not None:
+            slot = self._slot(status.Get_source())
+            slot.requests = [(slot.source, message.Irecv([slot.buffer, MPI.BYTE]))]
+            self._coming.append(slot)
+
+    def _improbe(self, source: int, status: MPI.Status) -> MPI.Message | None:
+        try:
+            return self._comm.Improbe(source, Tag.EXCHANGE, status)
+        except MPI.Exception as error:  # someone has died, and this communicator will know at its next look
+            if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
+                raise
+            return None
 
     def reopen(self) -> None:
         """Expect messages of every source again."""
-        self.open = set(self._layouts)
+        self._open = set(self._layouts)
 
     def _slot(self, source: int) -> Slot[ExchangeMessage]:
         layout = self._layouts[source]
@@ -114,11 +134,16 @@ class Exchange:
         sources: Mapping[int, int],
         traffic: Traffic,
     ) -> None:
-        self._to, self._architecture, self._traffic = list(to), architecture, traffic
+        self._comm, self._to, self._architecture, self._traffic = comm, list(to), architecture, traffic
         self._sender = Sender(comm, Tag.EXCHANGE, exchange_layout(parameters), len(self._to) + 1, traffic)
         self._arrivals = Arrivals(comm, {rank: exchange_layout(count) for rank, count in sources.items()})
         self._kept: dict[int, deque[Slot[ExchangeMessage]]] = {rank: deque() for rank in sources}
         self.skipped = 0
+
+    @property
+    def gone(self) -> frozenset[int]:
+        """Return the ranks that will say nothing any more."""
+        return gone_from(self._comm)
 
     @property
     def nbytes(self) -> int:

@@ -25,9 +25,12 @@ class Tag(IntEnum):
     ACTIONS = 6
     EXCHANGE = 7
     STATUS = 8
-    STOP = 9
+    ORDER = 9
     SAMPLE = 10
     ERRORS = 11
+    ROLL = 12
+    REPORT = 13
+    ANSWER = 14
 
 
 class Record(Protocol):
@@ -97,6 +100,8 @@ class PublishedMessage(NamedTuple):
 
     last: Array
     version: Array  # [1] i64: of the weights that it is, or stands for
+    stage: Array  # [1] i64: that the run is in, see `types.Stage`
+    since: Array  # [1] i64: the version it began with
     length: Array  # [1] i64: bytes of ``packed`` that count
     packed: Array  # [nbytes] u8
 
@@ -108,6 +113,8 @@ class WeightsMessage(NamedTuple):
     version: Array  # [1] i64
     frames: Array  # [1] f64: environment frames behind them
     refused: Array  # [1] u8: a server did not apply the gradient that these answer
+    stage: Array  # [1] i64: that the run is in, see `types.Stage`; the first shard's counts
+    since: Array  # [1] i64: the version it began with
     flat: Array  # [P] f32; from a server, its part
 
 
@@ -170,13 +177,38 @@ class Status(NamedTuple):
     last: Array
     signal: Array  # [1] i64: the signal that asked this rank to stop, or 0
     counters: Array  # [len(COUNTERS)] f64, see roles.status
+    ended: Array  # [1] i64: episodes that ended since the status before, as far as their returns are here
+    returns: Array  # [most] f64: their returns, oldest first
 
 
-class Stop(NamedTuple):
-    """Rank 0 to learners and servers: end this leg for a checkpoint, or the run where ``last`` is set."""
+class Order(NamedTuple):
+    """Rank 0 to learners and servers: what the run is to do next; with ``last`` to end."""
 
     last: Array
-    leg: Array  # [1] i64: the leg that is meant
+    stage: Array  # [1] i64: to enter, see `types.Stage`; or -1
+    leg: Array  # [1] i64: to end for a checkpoint, see `roles.legs`; or -1
+
+
+class RollCallMessage(NamedTuple):
+    """Rank 0 to all others: who is silent."""
+
+    last: Array
+    silent: Array  # [ranks] u8
+    final: Array  # [1] u8: the run ends, and nobody waits for these any more
+
+
+class ReportMessage(NamedTuple):
+    """All others to rank 0, when they have come to a point where all meet."""
+
+    last: Array
+    data: Array  # [nbytes] u8
+
+
+class AnswerMessage(NamedTuple):
+    """Rank 0 to all others there, when all have reported."""
+
+    last: Array
+    data: Array  # [nbytes] u8
 
 
 def action_field(spec: EnvSpec, *leading: int) -> tuple[tuple[int, ...], Any]:
@@ -216,7 +248,13 @@ def published_layout(nbytes: int) -> Layout[PublishedMessage]:
     one = (1,)
     return Layout(
         PublishedMessage,
-        {"version": (one, np.int64), "length": (one, np.int64), "packed": ((nbytes,), np.uint8)},
+        {
+            "version": (one, np.int64),
+            "stage": (one, np.int64),
+            "since": (one, np.int64),
+            "length": (one, np.int64),
+            "packed": ((nbytes,), np.uint8),
+        },
     )
 
 
@@ -229,6 +267,8 @@ def weights_layout(parameters: int) -> Layout[WeightsMessage]:
             "version": (one, np.int64),
             "frames": (one, np.float64),
             "refused": (one, np.uint8),
+            "stage": (one, np.int64),
+            "since": (one, np.int64),
             "flat": ((parameters,), np.float32),
         },
     )
@@ -312,11 +352,35 @@ def actions_layout(spec: EnvSpec, num_envs: int) -> Layout[ActionsMessage]:
     return Layout(ActionsMessage, {"action": action_field(spec, num_envs)})
 
 
-def status_layout(counters: int) -> Layout[Status]:
-    """Lay out a status with its counters."""
-    return Layout(Status, {"signal": ((1,), np.int64), "counters": ((counters,), np.float64)})
+def status_layout(counters: int, returns: int) -> Layout[Status]:
+    """Lay out a status with its counters and so many returns at most."""
+    one = (1,)
+    return Layout(
+        Status,
+        {
+            "signal": (one, np.int64),
+            "counters": ((counters,), np.float64),
+            "ended": (one, np.int64),
+            "returns": ((returns,), np.float64),
+        },
+    )
 
 
-def stop_layout() -> Layout[Stop]:
-    """Lay out the order to stop."""
-    return Layout(Stop, {"leg": ((1,), np.int64)})
+def order_layout() -> Layout[Order]:
+    """Lay out an order."""
+    return Layout(Order, {"stage": ((1,), np.int64), "leg": ((1,), np.int64)})
+
+
+def roll_layout(ranks: int) -> Layout[RollCallMessage]:
+    """Lay out who of so many ranks is silent."""
+    return Layout(RollCallMessage, {"silent": ((ranks,), np.uint8), "final": ((1,), np.uint8)})
+
+
+def report_layout(nbytes: int) -> Layout[ReportMessage]:
+    """Lay out what a rank reports."""
+    return Layout(ReportMessage, {"data": ((nbytes,), np.uint8)})
+
+
+def answer_layout(nbytes: int) -> Layout[AnswerMessage]:
+    """Lay out what rank 0 answers."""
+    return Layout(AnswerMessage, {"data": ((nbytes,), np.uint8)})

@@ -14,6 +14,9 @@ from hpcddrl.config import Topology
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from hpcddrl.comm.tracing import Observer
+    from hpcddrl.comm.world import World
+
 
 class Role(StrEnum):
     """What a rank does."""
@@ -135,21 +138,35 @@ class Communicators(NamedTuple):
     The servers belong to no group, and their ``group`` is that of all servers.
     """
 
-    world: MPI.Comm
+    world: World
     group: MPI.Comm
     learners: MPI.Comm
     leaders: MPI.Comm
 
 
-def split(world: MPI.Comm, places: tuple[Place, ...]) -> Communicators:
-    """Make this rank's communicators. Collective over ``world``."""
+def split(
+    world: MPI.Intracomm, places: tuple[Place, ...], exact: bool = False, observer: Observer | None = None
+) -> Communicators:
+    """Make this rank's communicators. Collective over ``world``.
+
+    Args:
+        world: all ranks.
+        places: of them.
+        exact: the run is deterministic.
+        observer: is told of messages between any two ranks.
+    """
     from mpi4py import MPI
+
+    from hpcddrl.comm.tracing import TracedWorld
+    from hpcddrl.comm.world import World
 
     me = places[world.rank]
     group = math.inf if me.group is None else me.group
     is_learner, is_leader = me.role is Role.LEARNER, world.rank in leaders(places)
     return Communicators(
-        world=world.Dup(),
+        world=World(world.Dup(), places, exact)
+        if observer is None
+        else TracedWorld(world.Dup(), places, exact, observer),
         group=world.Split(len(places) if group == math.inf else int(group), world.rank),
         learners=world.Split(int(group) if is_learner else MPI.UNDEFINED, world.rank),
         leaders=world.Split(0 if is_leader else MPI.UNDEFINED, world.rank),

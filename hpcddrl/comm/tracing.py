@@ -6,6 +6,9 @@ from typing import Any, Protocol, Self
 
 from mpi4py import MPI
 
+from hpcddrl.comm.placement import Place
+from hpcddrl.comm.world import World
+
 
 class Observer(Protocol):
     """Who is told of a rank's messages."""
@@ -51,6 +54,17 @@ class TracedComm(MPI.Intracomm):
         if message is None:
             return None
         return TracedMessage(message, status.Get_source(), status.Get_tag(), self._observer)
+
+
+class TracedWorld(TracedComm, World):
+    """All ranks, observed."""
+
+    def __new__(cls, comm: MPI.Intracomm, places: tuple[Place, ...], exact: bool, observer: Observer) -> Self:
+        """Take over the communicator's handle."""
+        return super().__new__(cls, comm, observer)
+
+    def __init__(self, comm: MPI.Intracomm, places: tuple[Place, ...], exact: bool, observer: Observer) -> None:
+        World.__init__(self, comm, places, exact)
 
 
 class TracedMessage(MPI.Message):

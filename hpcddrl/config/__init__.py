@@ -46,7 +46,17 @@ from hpcddrl.config.experience import (
     Uniform,
 )
 from hpcddrl.config.fields import UNFINISHED
-from hpcddrl.config.run import SCHEMA, Budget, Config, Logging
+from hpcddrl.config.helpers import (
+    AtFrames,
+    AtPlateau,
+    NoPretext,
+    NoReuse,
+    Pretext,
+    RolloutReplay,
+    WithStage,
+)
+from hpcddrl.config.run import SCHEMA, Budget, Config, Failures, Logging
+from hpcddrl.config.stages import DetectedStages, NoDetector, Stages, StagesByFrames, StagesByReturn
 from hpcddrl.config.update import (
     AdaGrad,
     Adam,
@@ -71,6 +81,8 @@ __all__ = [
     "AdaptiveCompensation",
     "Algorithm",
     "AllReduce",
+    "AtFrames",
+    "AtPlateau",
     "Averaging",
     "BestGroupMixing",
     "BestMixing",
@@ -84,9 +96,11 @@ __all__ = [
     "ConstantCompensation",
     "Coupling",
     "CyclicBeta",
+    "DetectedStages",
     "Ensemble",
     "Env",
     "Experience",
+    "Failures",
     "Fresh",
     "Hindsight",
     "LinearEpsilon",
@@ -96,19 +110,27 @@ __all__ = [
     "Mixing",
     "Network",
     "NoCompensation",
+    "NoDetector",
     "NoHindsight",
+    "NoPretext",
+    "NoReuse",
     "Optimization",
     "ParameterServer",
     "PlateauBeta",
     "PolicyGradient",
     "Population",
+    "Pretext",
     "Proportional",
     "QLearning",
     "RMSProp",
     "RankBased",
     "Replay",
+    "RolloutReplay",
     "SoftmaxMixing",
     "SpreadEpsilon",
+    "Stages",
+    "StagesByFrames",
+    "StagesByReturn",
     "Surrogate",
     "Teacher",
     "Topology",
@@ -118,4 +140,5 @@ __all__ = [
     "UniformMixing",
     "Update",
     "WarmUpBeta",
+    "WithStage",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hpcddrl.config.fields import STRICT, Count, Fraction, Positive
+from hpcddrl.config.fields import STRICT, Count, Fraction, Positive, PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,6 +34,10 @@ class Env:
     reward: Literal["auto", "raw", "clip", "normalise"] = "auto"
     """What is learned from: clip to [-1, 1] (auto: Atari), divide by the running deviation of discounted returns
     (auto: elsewhere), or the reward itself. Logged returns are always the environment's own."""
+    isolated: bool = False
+    """Give each environment a process of its own, in which it can hang or crash alone: it is replaced, and counted."""
+    step_timeout_s: PositiveFloat = 300.0
+    """Seconds of one step after which environments count as hung: isolated ones are replaced, others end their rank."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the environment itself."""
 

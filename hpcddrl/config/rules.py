@@ -10,6 +10,8 @@ from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
 from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, candidates_of, trigger_of
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, Replay
+from hpcddrl.config.helpers import AtFrames, Pretext, RolloutReplay, WithStage
+from hpcddrl.config.stages import NoDetector
 from hpcddrl.config.update import ParameterServer
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ def rules(config: Config) -> Rules:
     yield from _replay(config)
     yield from _coupling(config)
     yield from _compression(config)
+    yield from _stages(config)
     yield from _determinism(config)
 
 
@@ -285,10 +288,55 @@ def _compression(config: Config) -> Rules:
         )
 
 
+def _stages(config: Config) -> Rules:
+    detector, early = config.stages.detector, config.stages.early
+    if isinstance(early, Pretext):
+        yield (
+            isinstance(detector, NoDetector) and isinstance(early.ends, WithStage),
+            "stages.early.ends.kind = 'stage' with stages.detector.kind = 'none': nobody says when the early stage is "
+            "over; set stages.detector=detected, or stages.early.ends=plateau or frames",
+        )
+        yield (
+            isinstance(early.ends, AtFrames) and early.alone_frames > early.ends.frames,
+            f"stages.early.alone_frames = {early.alone_frames:g}: more than stages.early.ends.frames = "
+            f"{getattr(early.ends, 'frames', 0):g}, where the task ends; set less",
+        )
+    if isinstance(config.stages.middle, RolloutReplay):
+        yield from _rollout_replay(config)
+
+
+def _rollout_replay(config: Config) -> Rules:
+    detector, algorithm = config.stages.detector, config.algorithm
+    name = "stages.middle.kind = 'replay'"
+    yield (
+        isinstance(detector, NoDetector),
+        f"{name} with stages.detector.kind = 'none': nobody says when the middle stage begins; set "
+        "stages.detector=detected, by_return or by_frames",
+    )
+    if isinstance(algorithm, QLearning):
+        yield True, f"{name} with algorithm.kind = 'q_learning': it has a replay already; set stages.middle=none"
+        return
+    yield (
+        algorithm.correction != "vtrace",
+        f"{name} with algorithm.correction = {algorithm.correction!r}: rollouts of older policies need V-trace; set "
+        "algorithm.correction=vtrace",
+    )
+    yield (
+        isinstance(algorithm.surrogate, ClippedSurrogate),
+        f"{name} with algorithm.surrogate.kind = 'clipped': its passes learn from each batch again already; set "
+        "stages.middle=none",
+    )
+
+
 def _determinism(config: Config) -> Rules:
     if not config.deterministic:
         return
     acting, topology = config.acting, config.topology
+    yield (
+        not isinstance(config.stages.detector, NoDetector),
+        f"deterministic = True with stages.detector.kind = {config.stages.detector.kind!r}: which episodes are known "
+        "when is chance; set stages.detector=none",
+    )
     yield (
         isinstance(acting, CentralActing) and acting.minimum != "all",
         f"deterministic = True with acting.minimum = {getattr(acting, 'minimum', None)}: who is ready first is "

@@ -14,6 +14,7 @@ from hpcddrl.config.coupling import Coupling, Uncoupled
 from hpcddrl.config.experience import Experience, Fresh
 from hpcddrl.config.fields import STRICT, UNFINISHED, Count, Positive, PositiveFloat
 from hpcddrl.config.rules import rules
+from hpcddrl.config.stages import Stages
 from hpcddrl.config.update import LocalUpdate, Optimization, Update
 
 SCHEMA = 2
@@ -49,6 +50,14 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Failures:
+    """When a rank counts as failed, though it has not died."""
+
+    silent_after_s: PositiveFloat = 60.0
+    """Seconds without a word from a rank after which it is reported, and done without where that can be."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """A whole run. `config.json` holds one of these and re-creates the run."""
 
@@ -63,10 +72,12 @@ class Config:
     optimization: Optimization = Field(default_factory=Optimization)
     network: Network = Field(default_factory=Network)
     compression: Compression = Field(default_factory=Uncompressed)
+    stages: Stages = Field(default_factory=Stages)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)
     logging: Logging = Field(default_factory=Logging)
+    failures: Failures = Field(default_factory=Failures)
     group_settings: tuple[tuple[str, ...], ...] = ()
     """What groups differ in: settings, written as for --set, of the first group, the second, …; with more groups than
     entries, in turn. --set group_settings.1.network.width=0.5 adds one to the second."""

@@ -1,4 +1,4 @@
-"""When a run is early, in the middle or late: told from its returns, or given by hand."""
+"""When a run is early, in the middle or late, told from its returns or given by hand; and what helps it in each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from hpcddrl.config.fields import STRICT, Count, NonNegative, Positive, PositiveFloat
+from hpcddrl.config.helpers import NoPretext, NoReuse, Pretext, RolloutReplay
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoDetector:
+    """Stages are not told: a run stays in the early one."""
+
+    kind: Literal["none"] = "none"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,13 +51,16 @@ class DetectedStages:
             ("window_episodes", 160, "a slope is tested on 16 blocks of ten at least"),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"stages.{name} = {getattr(self, name)}: {why}; set {least} or more")
+                raise ValueError(f"stages.detector.{name} = {getattr(self, name)}: {why}; set {least} or more")
         return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class StagesByReturn:
-    """Stages are told by the mean return of the last episodes, against two thresholds."""
+    """Stages are told by the mean return of the last episodes, against two thresholds, given together.
+
+    ``--set 'stages.detector={"kind": "by_return", "middle_above": -15, "late_above": 10}'``
+    """
 
     kind: Literal["by_return"] = "by_return"
     middle_above: float
@@ -68,8 +79,9 @@ class StagesByReturn:
         _less(self, "middle_above", "late_above", "the middle comes before the late stage")
         if self.margin >= self.late_above - self.middle_above:
             raise ValueError(
-                f"stages.margin = {self.margin}: not less than the {self.late_above - self.middle_above:g} between "
-                "stages.middle_above and stages.late_above, so the late stage would reach into the early one; set less"
+                f"stages.detector.margin = {self.margin}: not less than the {self.late_above - self.middle_above:g} "
+                "between stages.detector.middle_above and stages.detector.late_above, so the late stage would reach "
+                "into the early one; set less"
             )
         return self
 
@@ -79,9 +91,9 @@ class StagesByFrames:
     """Stages begin at given frames, and none comes back."""
 
     kind: Literal["by_frames"] = "by_frames"
-    middle_from: PositiveFloat
+    middle_from: PositiveFloat = 1e6
     """Environment frames at which the middle begins."""
-    late_from: PositiveFloat
+    late_from: PositiveFloat = 10e6
     """Environment frames at which the late stage begins."""
 
     @model_validator(mode="after")
@@ -90,12 +102,25 @@ class StagesByFrames:
         return self
 
 
-Stages = Annotated[DetectedStages | StagesByReturn | StagesByFrames, Field(discriminator="kind")]
+Telling = DetectedStages | StagesByReturn | StagesByFrames
+Detector = Annotated[NoDetector | Telling, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Stages:
+    """Which stage a run is in, and what helps it there."""
+
+    detector: Detector = Field(default_factory=NoDetector)
+    """What tells the stage, on rank 0, from the returns of all ranks."""
+    early: Annotated[NoPretext | Pretext, Field(discriminator="kind")] = Field(default_factory=NoPretext)
+    """What a torso learns beside rewards in the early stage."""
+    middle: Annotated[NoReuse | RolloutReplay, Field(discriminator="kind")] = Field(default_factory=NoReuse)
+    """What else is learned from in the middle stage."""
 
 
 def _less(choice: Any, low: str, high: str, why: str) -> None:
     if getattr(choice, low) >= getattr(choice, high):
         raise ValueError(
-            f"stages.{low} = {getattr(choice, low)}: not less than stages.{high} = {getattr(choice, high)}, but {why}; "
-            "set less of the first or more of the second"
+            f"stages.detector.{low} = {getattr(choice, low)}: not less than stages.detector.{high} = "
+            f"{getattr(choice, high)}, but {why}; set less of the first or more of the second"
         )

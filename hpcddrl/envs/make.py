@@ -7,10 +7,13 @@ step that only resets is marked by ``first`` and learned from by nobody.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ale_py
@@ -22,7 +25,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from hpcddrl.config import Env
 from hpcddrl.envs import goals, toy
 from hpcddrl.envs.goal_frames import AsOneArray, has_goal, outcome
+from hpcddrl.envs.isolated import Isolated, reset
 from hpcddrl.envs.rewards import Normalise, RewardTransform, reward_transform
+from hpcddrl.envs.watchdog import Watchdog
 from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, GoalOutcome, State, Step
 
 
@@ -30,22 +35,25 @@ class Environments:
     """B environments stepped together; resets itself, counts returns, and hides where the pixels' channels stand.
 
     Args:
-        vector: a Gymnasium vector environment in NEXT_STEP mode.
+        vector: a Gymnasium vector environment in NEXT_STEP mode, or the like.
         spec: what it shows and takes.
         seeds: one for each of the B environments.
         transform: from the environment's rewards to those that are learned from.
         life_loss_terminates: learn from a lost life as from an end (needs ``info["lives"]``).
+        watchdog: watches over every step, where the environments cannot be ended alone.
     """
 
     def __init__(
         self,
-        vector: VectorEnv[Any, Any, Any],
+        vector: VectorEnv[Any, Any, Any] | Isolated,
         spec: EnvSpec,
         seeds: Sequence[int],
         transform: RewardTransform,
         life_loss_terminates: bool = False,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.spec = spec
+        self._watchdog = watchdog
         self.num_envs = vector.num_envs
         self._vector = vector
         self._seeds = list(seeds)
@@ -58,8 +66,8 @@ class Environments:
 
     def reset(self) -> Array:
         """Start every environment from its seed; return the first frames [B, *frame_shape]."""
-        seeds: Any = np.array(self._seeds) if isinstance(self._vector, AtariVectorEnv) else self._seeds
-        frame, info = self._vector.reset(seed=seeds)
+        with self._watched():
+            frame, info = reset(self._vector, self._seeds)
         self._lives = info.get("lives") if self._life_loss_terminates else None
         if isinstance(self._transform, Normalise):
             self._transform.begin()
@@ -89,8 +97,11 @@ class Environments:
 
     def step(self, action: Array) -> Step:
         """Act in every environment; what the environment raises carries its index and seed as a note."""
-        frame, reward, terminated, truncated, info = self._vector.step(self._actions(action))
-        first = self._ended
+        with self._watched():
+            frame, reward, terminated, truncated, info = self._vector.step(self._actions(action))
+        restarted = info.get("restarted", np.zeros(self.num_envs, bool))
+        first = self._ended | restarted
+        self._return[restarted] = self._length[restarted] = 0  # of an episode that nobody will see the end of
         reward = np.where(first, 0.0, reward)
         self._return += reward
         self._length += ~first
@@ -99,10 +110,11 @@ class Environments:
         step = Step(
             frame=self._frames(frame),
             first=first,
-            reward=self._transform(reward, ends_here),
+            reward=self._transform(reward, ends_here | restarted),
             discount=1.0 - (terminated | self._lost_life(info, first)).astype(np.float32),
             episode_return=np.where(ends_here, self._return, np.nan),
             episode_length=np.where(ends_here, self._length, 0),
+            restarts=int(np.count_nonzero(restarted)),
         )
         self._return[ended] = 0
         self._length[ended] = 0
@@ -112,6 +124,11 @@ class Environments:
     def close(self) -> None:
         """Close the environments."""
         self._vector.close()
+        if self._watchdog is not None:
+            self._watchdog.close()
+
+    def _watched(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._watchdog is None else self._watchdog
 
     def _lost_life(self, info: dict[str, Any], first: Array) -> Array:
         if self._lives is None:
@@ -135,13 +152,22 @@ class Environments:
 
 
 class _Named(gym.Wrapper[Any, Any, Any, Any]):
-    """Adds the environment's index and seed to whatever it raises."""
+    """Adds the environment's index and seed to whatever it raises, and notes that it is its turn.
 
-    def __init__(self, env: gym.Env[Any, Any], index: int, seed: int) -> None:
+    Args:
+        env: the environment.
+        index: among the rank's.
+        seed: its own.
+        now: one text, which names the environment whose turn it is.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], index: int, seed: int, now: list[str]) -> None:
         super().__init__(env)
         self._note = f"environment {index} of this rank, seed {seed}"
+        self._now = now
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self._now[0] = self._note
         try:
             return self.env.reset(**kwargs)
         except Exception as error:
@@ -149,6 +175,7 @@ class _Named(gym.Wrapper[Any, Any, Any, Any]):
             raise
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self._now[0] = self._note
         try:
             return self.env.step(action)
         except Exception as error:
@@ -156,26 +183,62 @@ class _Named(gym.Wrapper[Any, Any, Any, Any]):
             raise
 
 
-def make(env: Env, num_envs: int, seeds: Sequence[int], discount: float, threads: int = 1) -> Environments:
+def make(
+    env: Env,
+    num_envs: int,
+    seeds: Sequence[int],
+    discount: float,
+    threads: int = 1,
+    say: Callable[[str], object] = sys.stderr.write,
+) -> Environments:
     """Make ``num_envs`` environments that step together on ``threads`` threads (Atari; others take one).
+
+    Args:
+        env: which.
+        num_envs: B.
+        seeds: one for each.
+        discount: for rewards that are normalised.
+        threads: to step on, unless they are isolated.
+        say: called with a line about each isolated environment that was replaced.
 
     Raises:
         ValueError: an unknown id (with the nearest), an import that fails, arguments that the environment
             does not take, or spaces that are not supported; in one line.
     """
+    now = [f"one of the {num_envs} environments of this rank"]
+    first = vector_of(env, 1 if env.isolated else num_envs, seeds, threads, now=now)
+    spec = _spec(env, first)
+    vector: VectorEnv[Any, Any, Any] | Isolated = first
+    if env.isolated:
+        first.close()
+        vector = Isolated(partial(_alone, env), seeds[:num_envs], first, env.step_timeout_s, say)
+    return Environments(
+        vector,
+        spec,
+        seeds,
+        reward_transform(env.reward, is_atari(env.id), num_envs, discount),
+        env.life_loss_terminates and is_atari(env.id),
+        None if env.isolated else Watchdog(env.step_timeout_s, lambda: f"{env.id}: {now[0]}"),
+    )
+
+
+def vector_of(
+    env: Env, num_envs: int, seeds: Sequence[int], threads: int, index: int = 0, now: list[str] | None = None
+) -> VectorEnv[Any, Any, Any]:
+    """Make a vector environment in this process, of environments numbered from ``index``; see `make` for errors."""
     register()
     if is_atari(env.id):
-        vector: VectorEnv[Any, Any, Any] = _atari(env, num_envs, threads)
-    else:
-        build = _constructor(env)
-        named = [lambda i=i: _Named(_encoded(build()), i, seeds[i]) for i in range(num_envs)]
-        try:
-            vector = SyncVectorEnv(named, autoreset_mode=AutoresetMode.NEXT_STEP)
-        except Exception as error:
-            raise ValueError(f"env.id = {env.id!r}: cannot be made: {type(error).__name__}: {error}") from error
-    spec = _spec(env, vector)
-    transform = reward_transform(env.reward, is_atari(env.id), num_envs, discount)
-    return Environments(vector, spec, seeds, transform, env.life_loss_terminates and is_atari(env.id))
+        return _atari(env, num_envs, threads)
+    build, turn = _constructor(env), [""] if now is None else now
+    named = [lambda i=i: _Named(_encoded(build()), index + i, seeds[i], turn) for i in range(num_envs)]
+    try:
+        return SyncVectorEnv(named, autoreset_mode=AutoresetMode.NEXT_STEP)
+    except Exception as error:
+        raise ValueError(f"env.id = {env.id!r}: cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _alone(env: Env, index: int, seed: int) -> VectorEnv[Any, Any, Any]:
+    return vector_of(env, 1, [seed], threads=1, index=index)
 
 
 def games(env: Env) -> tuple[Env, ...]:
@@ -195,7 +258,7 @@ def probe(env: Env) -> EnvSpec:
     """
     specs = {}
     for game in games(env):
-        made = make(game, 1, [0], discount=1.0)
+        made = make(dataclasses.replace(game, isolated=False), 1, [0], discount=1.0)
         made.close()
         specs[game.id] = made.spec
     first, spec = next(iter(specs.items()))

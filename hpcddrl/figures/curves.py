@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from hpcddrl.figures.statistics import binned, interquartile_mean, interval, running_mean
 from hpcddrl.figures.style import FAINT, colours, gap_figure, panels, short, styled
+from hpcddrl.figures.told import shade
 from hpcddrl.types import Array
 
 WINDOW = 100  # episodes that each point of a curve is the mean of
@@ -22,7 +23,9 @@ NO_EPISODES = "no episode has finished yet: there is no return to draw"
 
 
 @styled
-def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, label: str | None = None) -> Figure:
+def learning_curves(
+    episodes: pd.DataFrame, window: int = WINDOW, label: str | None = None, stages: pd.DataFrame | None = None
+) -> Figure:
     """Draw returns over frames and over seconds: a row an environment, a line a setting, faint lines its seeds.
 
     A line is the interquartile mean over the seeds, the band its 95 % bootstrap interval. It reaches as far as all
@@ -32,6 +35,7 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, label: str | N
         episodes: a row a finished episode: run, setting, game, return, job_frames, seconds, superseded.
         window: episodes that each point is the mean of.
         label: of the vertical axes, if the rows are something else than returns of episodes.
+        stages: of the one run that is drawn, as bands: stage, reason, job_frames, seconds, superseded.
     """
     games = list(dict.fromkeys(episodes["game"]))
     if not games:
@@ -47,6 +51,8 @@ def learning_curves(episodes: pd.DataFrame, window: int = WINDOW, label: str | N
             panel.set(xlabel=OVER[over], title=game if over == "job_frames" else "")
             short("x", panel)
             panel.set_xlim(left=0)
+            if stages is not None:
+                shade(panel, stages, over, float(kept[over].max()))
         axes[len(OVER) * row].set_ylabel(label or f"return, last {window} episodes")
     handles = {
         label: handle for panel in axes for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)

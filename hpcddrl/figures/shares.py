@@ -21,6 +21,7 @@ PHASES = {  # colours by kind: acting green, learning blue, messages orange to p
     "batch": "#A9CFE8",
     "gradient": "#0072B2",
     "peers": "#003F6B",
+    "pretext": "#3F6FB5",
     "update": "#56B4E9",
     "compress": "#08406B",
     "send": "#F6D48F",

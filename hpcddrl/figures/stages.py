@@ -7,18 +7,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from hpcddrl.config.stages import DetectedStages, Stages
+from hpcddrl.config.stages import DetectedStages, Telling
 from hpcddrl.figures.curves import NO_EPISODES, OVER, WINDOW, curves
 from hpcddrl.figures.style import COLOURS, gap_figure, panels, short, styled
+from hpcddrl.figures.told import BANDS
 from hpcddrl.rl.stages import decisions
 from hpcddrl.types import Stage
 
-BANDS = {"early": "#DDDDDD", "middle": "#FBE3C5", "late": "#CDE6F5"}  # apart in grey, too
 COLUMNS = ["run", "stage", "start", "end", "reason"]
 TWO = 2  # episodes at least, to draw a line
 
 
-def spans(episodes: pd.DataFrame, stages: Stages | None = None) -> pd.DataFrame:
+def spans(episodes: pd.DataFrame, stages: Telling | None = None) -> pd.DataFrame:
     """Return the stages of each run as its returns tell them: a row a span of frames, with its name and why it began.
 
     This is judged from the finished run, by the same rules (`rl.stages`) that a running one would be.

@@ -15,7 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hpcddrl.logs.schema import COLUMNS
+from hpcddrl.logs.schema import COLUMNS, TEXT
 
 CHUNK_ROWS = 256
 
@@ -33,14 +33,14 @@ class RankLog:
 
     def __init__(self, path: Path, attributes: Mapping[str, object]) -> None:
         self.path = path
-        self._rows: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+        self._rows: dict[str, list[Mapping[str, float | str]]] = defaultdict(list)
         self._new = path.with_suffix(".h5.new")
         with h5py.File(self._new, "w") as file:
             file.attrs.update(attributes)
         os.replace(self._new, path)
 
-    def append(self, table: str, row: Mapping[str, float]) -> None:
-        """Add a row to a table; a column that a later row lacks is NaN there, one that it adds was NaN before."""
+    def append(self, table: str, row: Mapping[str, float | str]) -> None:
+        """Add a row to a table; a column that a row lacks is NaN (of texts: empty) there, also one that came later."""
         self._rows[table].append(row)
 
     def flush(self) -> None:
@@ -53,17 +53,19 @@ class RankLog:
         self._rows.clear()
 
 
-def _append(file: h5py.File, table: str, rows: list[Mapping[str, float]]) -> None:
+def _append(file: h5py.File, table: str, rows: list[Mapping[str, float | str]]) -> None:
     group = file.require_group(table)
     columns = sorted({name for row in rows for name in row} | set(group))
     before = len(group[next(iter(group))]) if len(group) else 0
     for name in columns:
         unit, meaning = COLUMNS[f"{table}/{name}"]
+        nothing: float | str = "" if unit == TEXT else np.nan
         if name not in group:
+            kind = h5py.string_dtype() if unit == TEXT else "f8"
             dataset = group.create_dataset(
-                name, shape=(before,), maxshape=(None,), dtype="f8", chunks=(CHUNK_ROWS,), fillvalue=np.nan
+                name, shape=(before,), maxshape=(None,), dtype=kind, chunks=(CHUNK_ROWS,), fillvalue=nothing
             )
             dataset.attrs.update({"unit": unit, "meaning": meaning})
         dataset = group[name]
         dataset.resize((before + len(rows),))
-        dataset[before:] = [row.get(name, np.nan) for row in rows]
+        dataset[before:] = [row.get(name, nothing) for row in rows]

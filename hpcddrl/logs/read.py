@@ -22,6 +22,7 @@ import pandas as pd
 from hpcddrl.logs.axes import timed, with_axes
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.logs.schema import COLUMNS, SCHEMA
+from hpcddrl.types import Array
 
 ORIGIN = ("run", "segment", "rank", "role", "group", "game")  # columns that begin every table
 PLACE = {"role": "role", "group": "group", "game": "env"}  # and the attributes they come from; timing has an env too
@@ -222,10 +223,16 @@ def _table(group: h5py.Group) -> pd.DataFrame:
     tagged = {name: item for name, item in group.items() if isinstance(item, h5py.Group)}
     if not tagged:
         table = group.name.strip("/")
-        return pd.DataFrame({RENAMED.get((table, name), name): column[:] for name, column in group.items()})
+        return pd.DataFrame({RENAMED.get((table, name), name): _values(column) for name, column in group.items()})
     if len(tagged) < len(group):
         raise ValueError("it has both columns and tables")
     return pd.concat([_table(item).assign(tag=name) for name, item in tagged.items()], ignore_index=True)
+
+
+def _values(column: h5py.Dataset) -> Array:
+    """Return a column's numbers or texts."""
+    texts = h5py.check_string_dtype(column.dtype) is not None
+    return np.asarray(column.asstr()[:] if texts else column[:])
 
 
 def _about(item: h5py.Group | h5py.Dataset) -> dict[str, Column]:

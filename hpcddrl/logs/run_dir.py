@@ -45,6 +45,10 @@ class RunDirectory:
         """Return the checkpoints of the whole job."""
         return RestartFolder(self.path / "restart")
 
+    def picture(self, name: str) -> Path:
+        """Return the path of an image of what a pretext task makes."""
+        return self.path / "pretext" / name
+
     def create(self, config: Config) -> None:
         """Make the directory of a new run and write its configuration.
 
@@ -100,6 +104,15 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`."""
         self._write("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+    def write_stages(self, state: str) -> None:
+        """Write `stages.json`: what is known of the stage that the run is in."""
+        self._write("stages.json", state + "\n")
+
+    def stages(self) -> str | None:
+        """Read `stages.json`, if there is one."""
+        path = self.path / "stages.json"
+        return path.read_text() if path.exists() else None
 
     def summary(self) -> dict[str, Any]:
         """Read `summary.json`.

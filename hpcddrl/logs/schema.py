@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpcddrl.logs.timing import Phase
 
 SCHEMA = 1
+TEXT = "text"  # the unit of columns of words
 
 _PHASES = {
     Phase.ENV: "stepping environments",
@@ -15,6 +16,7 @@ _PHASES = {
     Phase.BATCH: "making a batch of rollouts",
     Phase.PEERS: "forward passes of the peers' networks, or of a teacher's",
     Phase.GRADIENT: "forward and backward passes of learning",
+    Phase.PRETEXT: "forward and backward passes of a pretext task, and the step of its own weights",
     Phase.REDUCE: "averaging gradients, or sending them to a server and taking its weights",
     Phase.UPDATE: "the optimizer's step",
     Phase.PUBLISH: "answering actors with weights",
@@ -43,12 +45,18 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "progress/dropped": ("samples", "of those produced, never learned from and gone, cumulative"),
     "progress/pending": ("samples", "of those produced, not learned from yet"),
     "progress/interrupted": ("episodes", "cut short by a checkpoint or a resume, cumulative"),
+    "progress/replayed": ("samples", "of those trained, drawn again from a replay of rollouts, cumulative"),
     "progress/updates": ("updates", "optimizer steps, cumulative over segments"),
     "progress/episodes": ("episodes", "episodes finished on this rank, cumulative"),
     "progress/rss": ("bytes", "resident memory of the process"),
     "episodes/frames": ("frames", "this rank's environment frames in this segment when the episode ended"),
     "episodes/return": ("reward", "sum of the environment's own rewards, unclipped"),
     "episodes/length": ("env steps", "length of the episode"),
+    "failures/rank": ("rank", "that died, fell silent or came back; in rank 0's file"),
+    "failures/what": ("1", "0: it has died; 1: it is silent; 2: it is back"),
+    "failures/time": ("s", "since the start of this segment"),
+    "progress/restarts": ("restarts", "of this rank's environments that hung or crashed, cumulative"),
+    "progress/inherited": ("samples", "that came here from ranks that are gone since, cumulative"),
     "learning/time": ("s", "since the start of this segment, at the end of the interval"),
     "learning/loss": ("1", "mean over the interval's updates"),
     "learning/policy_loss": ("1", "mean over the interval's updates"),
@@ -73,6 +81,16 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "learning/kl": ("nat", "KL(ensemble or teacher ‖ own policy), mean over the interval's updates"),
     "learning/beta": ("1", "weight of that divergence in the loss"),
     "learning/value_mean": ("1", "mean predicted value"),
+    "learning/pretext_loss": ("1", "of the pretext task, mean over the interval's updates in which it ran"),
+    "learning/pretext_error": ("1", "mean squared error of the pixels (0 to 1) that it made"),
+    "learning/pretext_error_moving": ("1", "the same where something moved"),
+    "learning/pretext_overlap": ("share", "of what it took for figure and what moved: intersection over union"),
+    "learning/replay_effective": (
+        "share",
+        "of a drawn batch of rollouts: (Σx)² / (n Σx²) over its steps, x = importance weight times π/μ",
+    ),
+    "learning/replay_kept": ("rollouts", "of one environment that could be drawn again"),
+    "learning/replay_stale_max": ("rollouts", "that grew too old to be drawn, cumulative"),
     "exchange/version": ("updates", "this group's version when it looked at its peers"),
     "exchange/peers": ("groups", "peers whose weights were known"),
     "exchange/age": ("updates", "this group's version minus the peers', mean"),
@@ -107,6 +125,33 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "peers/score": ("reward", "its mean return, as learned from, where the mixing asks for it"),
     "peers/divergence": ("nat", "KL(its policy ‖ own policy)"),
     "peers/disagreement": ("share", "states on which it would act differently"),
+    "stages/time": ("s", "since the start of this segment, when this rank entered the stage"),
+    "stages/stage": ("stage", "entered: 0 early, 1 middle, 2 late"),
+    "stages/version": ("updates", "the version of the weights that the stage began with; the same on all ranks"),
+    "stages/reason": (TEXT, "on rank 0, which decides: why"),
+    "stages/frames": ("frames", "of the job, of all segments, when it was decided"),
+    "stages/episodes": ("episodes", "known then"),
+    "stages/mean": ("reward", "mean return of the newest episodes"),
+    "stages/random_mean": ("reward", "mean return of random play"),
+    "stages/random_deviation": ("reward", "deviation of a single episode of random play"),
+    "stages/above_random": ("reward", "the newest episodes' mean return above random play's"),
+    "stages/surely_above_random": ("reward", "lower bound on that"),
+    "stages/band": ("reward", "above random play that is not counted as better"),
+    "stages/window_episodes": ("episodes", "that a plateau, or its end, was judged by"),
+    "stages/change": ("reward", "of the mean return over them, or against the plateau"),
+    "stages/change_low": ("reward", "lower bound on the change"),
+    "stages/change_high": ("reward", "upper bound on the change"),
+    "stages/gain": ("reward", "from random play to the plateau"),
+    "stages/plateau": ("reward", "mean return of the plateau that was left"),
+    "stages/middle_above": ("reward", "mean return above which the middle begins, as given"),
+    "stages/late_above": ("reward", "mean return above which the late stage begins, as given"),
+    "stages/margin": ("reward", "below a threshold at which the stage is left, as given"),
+    "stages/begins": ("frames", "at which the stage begins, as given"),
+    "helpers/time": ("s", "since the start of this segment"),
+    "helpers/version": ("updates", "the version of the weights with which a helper began or ended"),
+    "helpers/helper": (TEXT, "which"),
+    "helpers/running": ("bool", "1 where it began, 0 where it ended"),
+    "helpers/reason": (TEXT, "why"),
     "compression/version": ("updates", "the learner's version that what acts followed to"),
     "compression/updates": ("updates", "since it followed before"),
     "compression/kl_before": ("nat", "mean KL(learner ‖ what acts) on the newest observations, before following"),
@@ -126,7 +171,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "states on which the greedy actions of own policy and ensemble (or teacher) differ",
     ),
 }
-_TAGS = "rollout pull weights gradient frames actions exchange status stop sample errors"
+_TAGS = "rollout pull weights gradient frames actions exchange status order sample errors roll report answer"
 for _tag in _TAGS.split():
     COLUMNS[f"traffic/{_tag}/messages"] = ("messages", "sent by this rank, cumulative")
     COLUMNS[f"traffic/{_tag}/bytes"] = ("bytes", "sent by this rank, cumulative")

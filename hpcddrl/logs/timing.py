@@ -19,6 +19,7 @@ class Phase(StrEnum):
     BATCH = "batch"
     PEERS = "peers"
     GRADIENT = "gradient"
+    PRETEXT = "pretext"
     REDUCE = "reduce"
     UPDATE = "update"
     PUBLISH = "publish"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-TAIL = 2  # numbers that learners reduce along with their gradients: frames, and the wish to stop
+TAIL = 3  # numbers that learners reduce along with their gradients: the stage, frames, and the wish to stop
 
 
 class Flat(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from hpcddrl.types import Array
@@ -49,11 +51,15 @@ def grid(rows: Sequence[Tensor]) -> Array:
     return canvas
 
 
-def write_png(path: Path, rows: Sequence[Tensor]) -> None:
-    """Write the `grid` of rows as a PNG.
+def write_png(path: Path, rows: Sequence[Tensor], names: Sequence[str] = ()) -> None:
+    """Write the `grid` of rows as a PNG whose text ``rows`` names them; whoever reads it gets the old one or the new.
 
     Raises:
         ValueError: see `grid`.
         OSError: the file cannot be written.
     """
-    Image.fromarray(grid(rows)).save(path, format="PNG")
+    about = PngInfo()
+    about.add_text("rows", ", ".join(names))
+    new = path.with_suffix(".new")
+    Image.fromarray(grid(rows)).save(new, format="PNG", pnginfo=about)
+    os.replace(new, path)

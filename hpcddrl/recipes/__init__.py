@@ -21,6 +21,7 @@ from hpcddrl.recipes.nnc_ga3c import nnc_ga3c
 from hpcddrl.recipes.nnc_impala import nnc_impala
 from hpcddrl.recipes.paac import paac
 from hpcddrl.recipes.ppo import ppo
+from hpcddrl.recipes.staged import staged
 
 DEFAULT = "group_ensemble"
 RECIPES: dict[str, Callable[[], Config]] = {
@@ -43,5 +44,6 @@ RECIPES: dict[str, Callable[[], Config]] = {
         nnc_ga3c,
         nnc_impala,
         nnc_apex,
+        staged,
     )
 }

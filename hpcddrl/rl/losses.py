@@ -15,6 +15,16 @@ def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     return (x * valid).sum() / valid.sum().clamp(min=1.0)
 
 
+def effective_share(weights: Tensor, valid: Tensor) -> float:
+    """Return the effective sample size of weights [T, B] as a share of the valid steps: (Σx)² / (n Σx²).
+
+    Source: Kong 1992; 1 where all weights are alike, 1 / n where one is all that counts.
+    """
+    x = torch.where(valid > 0, weights, 0.0).double()
+    n, squares = float(valid.sum()), float(x.square().sum())
+    return float(x.sum()) ** 2 / (n * squares) if squares else 0.0
+
+
 def log_with_floor(log_pi: Tensor, floor: float = EPS_FLOOR) -> Tensor:
     """Return log(max(π, ε)): its gradient vanishes where the learned policy has left the action behind.
 
@@ -42,9 +52,9 @@ def clipped_surrogate_loss(*, log_pi: Tensor, log_mu: Tensor, advantage: Tensor,
     return -masked_mean(torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage), valid)
 
 
-def value_loss(*, value: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Return mean(½ (v − V)²) with v a constant. All [T, B]."""
-    return masked_mean(0.5 * (target.detach() - value).square(), valid)
+def value_loss(*, value: Tensor, target: Tensor, valid: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """Return mean(w ½ (v − V)²) with v a constant. All [T, B], the weights w [B] of rollouts."""
+    return masked_mean(0.5 * (target.detach() - value).square() * weight, valid)
 
 
 def normalised(advantage: Tensor, valid: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcddrl.config.stages import DetectedStages, Stages, StagesByFrames, StagesByReturn
+from hpcddrl.config.stages import DetectedStages, StagesByFrames, StagesByReturn, Telling
 from hpcddrl.rl.trends import Estimate, block_mean, difference, line
 from hpcddrl.types import Stage
 
@@ -79,7 +79,7 @@ class Judgement(NamedTuple):
     numbers: dict[str, float] = {}  # noqa: RUF012 - a NamedTuple's default, never written to
 
 
-def observe(state: State, frames: float, episode_return: float, stages: Stages) -> tuple[State, Decision | None]:
+def observe(state: State, frames: float, episode_return: float, stages: Telling) -> tuple[State, Decision | None]:
     """Take one more episode into account; return the new state, and a decision if the stage switches.
 
     Args:
@@ -110,7 +110,7 @@ def observe(state: State, frames: float, episode_return: float, stages: Stages) 
     return _decided(state, _detected(state, stages), frames, stages.dwell_episodes, stages.confirmations)
 
 
-def decisions(episodes: Iterable[tuple[float, float]], stages: Stages) -> list[Decision]:
+def decisions(episodes: Iterable[tuple[float, float]], stages: Telling) -> list[Decision]:
     """Return all decisions about a run's episodes (frames, return)."""
     state, made = State(), []
     for frames, episode_return in episodes:

@@ -60,7 +60,9 @@ class LocalPolicy:
         """See `Stateful`."""
         self._generator.set_state(state["generator"].clone())
 
-    def kept(self) -> Output:
-        """Hand over the outputs kept since the last call, [T, B, ...] each."""
+    def kept(self) -> Output | None:
+        """Hand over the outputs kept since the last call, [T, B, ...] each; None if B was not always the same."""
         outputs, self._kept = self._kept, []
+        if len({len(output.value) for output in outputs}) != 1:
+            return None
         return Output(torch.stack([o.policy for o in outputs]), torch.stack([o.value for o in outputs]))

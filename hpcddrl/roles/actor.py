@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore, reopen
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore, reopen
 from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
 from hpcddrl.comm.wait import Backoff, wait_until
+from hpcddrl.comm.world import World
 from hpcddrl.envs.make import Environments
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
@@ -43,7 +44,7 @@ class Actor:
         collector: Collector,
         inbox: Inbox,
         learner: int,
-        world: Comm,
+        world: World,
         receivers: Sequence[int],
         order: tuple[int, int],
         per_batch: int,
@@ -55,7 +56,7 @@ class Actor:
         traffic: Traffic,
     ) -> None:
         self._collector, self._inbox, self._learner = collector, inbox, learner
-        self._legs, self._control = legs, control
+        self._world, self._legs, self._control = world, legs, control
         self._receivers, self._order, self._per_batch, self._exact = list(receivers), order, per_batch, exact
         self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
         self._ask_at = unroll_length // 2  # early enough for an answer between two of the learner's updates
@@ -64,10 +65,10 @@ class Actor:
         """Collect and send, leg by leg, until the run ends."""
         while True:
             self._collect()
-            endings = self._inbox.end(), Ending(senders=(self._sender,))
             with self._control.timing(Phase.WAIT):
                 self._sender.say_last(self._receivers)
-                drain(*endings)
+            endings = self._inbox.end(), Ending(senders=(self._sender,))
+            self._legs.rest(*endings)
             if not self._legs.between():
                 break
             reopen(*endings)
@@ -78,11 +79,13 @@ class Actor:
         index, first = 0, self._order[0]  # actors begin with different receivers, so that all have work at any time
         while True:
             slot = self._wait(self._version_for(index))
-            if inbox.last:
+            receivers = [rank for rank in self._receivers if rank not in self._world.gone]
+            if inbox.last or not receivers:
                 break
-            self._collector.collect(slot.record, inbox.version, partial(self._ask_ahead, index + 1))
+            control.enter(inbox.stage, inbox.since)
+            self._collector.collect(slot.record, inbox.version, partial(self._before_step, index + 1))
             with timing(Phase.SEND):
-                self._sender.send(slot, self._receivers[(first + index) % len(self._receivers)])
+                self._sender.send(slot, receivers[(first + index) % len(receivers)])
                 self._sender.release(slot)
             control.counters.produced += transitions(slot.record)
             index += 1
@@ -99,8 +102,9 @@ class Actor:
             wait_until(lambda: self._inbox.last or self._may_act(version), longest_s=2e-3)
         return slot
 
-    def _ask_ahead(self, number: int, t: int) -> None:
-        """Before step t of a rollout: ask in time for the weights of the rollout after it."""
+    def _before_step(self, number: int, t: int) -> None:
+        """Before step t of a rollout: say that this rank is alive, and ask in time for the weights of the next one."""
+        self._control.tick()
         if t == self._ask_at:
             wanted = self._version_for(number)
             if wanted is not None:
@@ -144,7 +148,7 @@ class RemoteActor:
     """
 
     def __init__(
-        self, envs: Environments, world: Comm, learner: int, legs: Legs, control: Control, traffic: Traffic
+        self, envs: Environments, world: World, learner: int, legs: Legs, control: Control, traffic: Traffic
     ) -> None:
         self._envs, self._learner, self._legs, self._control = envs, learner, legs, control
         self._step: Step | None = None  # the newest
@@ -165,7 +169,7 @@ class RemoteActor:
             self._answer()
             with self._control.timing(Phase.WAIT):
                 self._frames.say_last([self._learner])
-                drain(endings)
+            self._legs.rest(endings)
             if not self._legs.between():
                 break
             reopen(endings)
@@ -183,11 +187,11 @@ class RemoteActor:
                 self._send(step)
             with timing(Phase.WAIT):
                 backoff = Backoff(longest_s=1e-3)
-                while not (arrived := self._actions.poll()):
+                while not (arrived := self._actions.poll()) and self._actions.open:
                     backoff.pause()
                     control.tick()
-            slot = arrived[0]
-            if slot.record.last[0]:
+            slot = arrived[0] if arrived else None
+            if slot is None or slot.record.last[0]:
                 break
             with timing(Phase.ENV):
                 step = self._envs.step(slot.record.action)
@@ -195,7 +199,8 @@ class RemoteActor:
             control.counters.stepped(step)
             control.counters.produced += int(np.count_nonzero(~step.first))
             control.tick()
-        self._actions.release(slot)
+        if slot is not None:
+            self._actions.release(slot)
         self._step = step
 
     def _send(self, step: Step) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
-from hpcddrl.types import Array, State, Step
+from hpcddrl.types import Array, Stage, State, Step
 
 EPISODES = 100  # over which returns are averaged, all ranks together
 POLL_S = 0.05  # between two looks of a rank at statuses and the order to stop
@@ -26,6 +26,7 @@ ACCOUNT = (
     "used",
     "dropped",
     "pending",
+    "lost",
 )
 REPORTS_PER_ROW = 4  # statuses to rank 0 for each row, so that what it shows is fresh
 
@@ -43,6 +44,9 @@ class Counters:
     used: float = 0.0  # of those produced: learned from at least once
     dropped: float = 0.0  # … never learned from, and gone
     pending: float = 0.0  # … not learned from yet
+    replayed: float = 0.0  # of those trained: drawn again from a replay of rollouts
+    inherited: float = 0.0  # transitions that came here from ranks that are gone since
+    restarts: float = 0.0  # of environments that hung or crashed
     interrupted: float = 0.0  # episodes that a checkpoint or a resume cut short
     updates: float = 0.0
     return_mean: float = math.nan  # over this rank's share of the last 100 episodes
@@ -55,6 +59,7 @@ class Counters:
     _skip: int = field(default=1, repr=False)
     _window: deque[float] = field(default_factory=deque, repr=False)
     _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
+    _returns: deque[float] = field(default_factory=lambda: deque(maxlen=0), repr=False)
 
     _predicted_before: float = field(default=0.0, repr=False)  # in earlier segments
 
@@ -81,12 +86,14 @@ class Counters:
     def stepped(self, step: Step) -> None:
         """Count one step of all environments and the episodes that it ended."""
         steps = int(np.count_nonzero(~step.first))
+        self.restarts += step.restarts
         self.env_steps += steps
         self.frames += steps * self._skip
         for i in np.flatnonzero(step.episode_length):
             value = float(step.episode_return[i])
             self.episodes += 1
             self._window.append(value)
+            self._returns.append(value)
             self.return_best = max(self.return_best, value)
             row = {"frames": self.frames, "return": value, "length": float(step.episode_length[i])}
             self._finished.append(row)
@@ -96,24 +103,23 @@ class Counters:
         rows, self._finished = self._finished, []
         return rows
 
+    def returns(self) -> list[float]:
+        """Return the returns of the episodes that ended since the last call, as many of the newest as are kept."""
+        returns = list(self._returns)
+        self._returns.clear()
+        return returns
+
 
 COUNTERS = tuple(f.name for f in fields(Counters) if not f.name.startswith("_"))
 
 
-def account(before: Mapping[str, float], counters: Array) -> dict[str, float]:
-    """Return what a job has done since its start, over segments: produced = used + dropped + pending.
+def counters_for(skip: int, steppers: int, returns: int = 0) -> Counters:
+    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes.
 
-    Args:
-        before: the account when this segment began; empty for the first.
-        counters: [ranks, len(COUNTERS)] of this segment.
+    So many returns are kept for whoever asks for them.
     """
-    totals = dict(zip(COUNTERS, np.nansum(counters, axis=0).tolist(), strict=True))
-    return {name: totals[name] + (before.get(name, 0.0) if name != "pending" else 0.0) for name in ACCOUNT}
-
-
-def counters_for(skip: int, steppers: int) -> Counters:
-    """Return a rank's counters, when ``steppers`` ranks share the window of the last 100 episodes."""
-    return Counters(_skip=skip, _window=deque(maxlen=math.ceil(EPISODES / max(1, steppers))))
+    window = deque[float](maxlen=math.ceil(EPISODES / max(1, steppers)))
+    return Counters(_skip=skip, _window=window, _returns=deque(maxlen=returns))
 
 
 class View(NamedTuple):
@@ -122,6 +128,9 @@ class View(NamedTuple):
     places: tuple[Place, ...]
     seconds: float
     counters: Array  # [ranks, len(COUNTERS)]
+    stage: Stage | None = None  # None where nobody tells it
+    lost: frozenset[int] = frozenset()  # ranks that have died
+    silent: frozenset[int] = frozenset()  # ranks that have said nothing for long
 
     def column(self, name: str, role: Role | None = None) -> Array:
         """Return one counter of every rank (of a role)."""
@@ -138,6 +147,24 @@ class View(NamedTuple):
         owners = ranks_of(self.places, Role.SERVER)[:1] or leaders(self.places)
         return float(np.nansum(self.counters[owners, COUNTERS.index("updates")]))
 
+    def produced_and_lost(self) -> dict[str, float]:
+        """Return the transitions produced, and those of them that were lost with a rank that died (or was given up).
+
+        What such an actor had produced is known from its last status and from what came from it, whichever is
+        more, and what did not come is lost. Any other had an account of its own, which ends with its last status:
+        then whatever stands in no account is lost.
+        """
+        produced, lost = self.total("produced"), 0.0
+        gone = sorted(self.lost | self.silent)
+        if all(self.places[rank].role is Role.ACTOR for rank in gone):
+            last, came = float(np.nansum(self.column("produced")[gone])), self.total("inherited")
+            produced, lost = produced + max(0.0, came - last), max(0.0, last - came)
+        else:
+            accounted = sum(self.total(name) for name in ("used", "dropped", "pending"))
+            produced = max(produced, accounted)
+            lost = produced - accounted
+        return {"produced": produced, "lost": lost}
+
     @property
     def episodes_seen(self) -> float:
         """Return how many of the last 100 episodes there are yet."""
@@ -153,6 +180,20 @@ class View(NamedTuple):
         counts, means = (self.column(name)[list(ranks)] for name in ("return_count", "return_mean"))
         seen = counts > 0
         return float(np.average(means[seen], weights=counts[seen])) if seen.any() else math.nan
+
+
+def account(before: Mapping[str, float], view: View) -> dict[str, float]:
+    """Return what a job has done since its start, over segments: produced = used + dropped + pending + lost.
+
+    Args:
+        before: the account when this segment began; empty for the first.
+        view: of this segment; what ranks that are gone had pending is lost.
+    """
+    gone = sorted(view.lost | view.silent)
+    held = float(np.nansum(view.column("pending")[gone]))
+    found = {name: view.total(name) for name in ACCOUNT if name != "lost"} | view.produced_and_lost()
+    found |= {"pending": found["pending"] - held, "lost": found["lost"] + held}
+    return {name: found[name] + (before.get(name, 0.0) if name != "pending" else 0.0) for name in ACCOUNT}
 
 
 def steppers(places: Sequence[Place]) -> list[int]:

@@ -8,9 +8,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic
 from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Phase
+from hpcddrl.roles.came import Came
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.rollouts import Collector, RolloutWriter, transitions
 from hpcddrl.roles.waiting import Waiting
@@ -57,7 +59,7 @@ class Inline:
         """See `Feed`."""
         if not wait:
             return []
-        self._collector.collect(self._rollout, version)
+        self._collector.collect(self._rollout, version, before_step=lambda t: self._control.tick())
         self._control.counters.produced += transitions(self._rollout)
         return [Arrived(0, self._rollout)]
 
@@ -84,7 +86,7 @@ class Queue:
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         actors: Sequence[int],
         layout: Layout[Rollout],
         rollouts: int,
@@ -96,12 +98,13 @@ class Queue:
         self._receiver = Receiver(world, actors, Tag.ROLLOUT, layout, slots=-(-rollouts // len(actors)))
         self._rollouts, self._control = rollouts, control
         self._numbers = {rank: number for number, rank in enumerate(actors)}
+        self._came = Came(world, actors, control.counters)
         self._turns = list(actors) if in_turn else None
         self._turn = 0
         self._ready: dict[int, deque[Slot[Rollout]]] = {rank: deque() for rank in actors}
         self._arrived: deque[int] = deque()
         self._taken: list[Slot[Rollout]] = []
-        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+        self._waiting = Waiting(control, meanwhile, longest_s=1e-3, anybody=lambda: bool(self._receiver.open))
 
     def take(self, version: int, wait: bool = True) -> list[Arrived]:
         """See `Feed`."""
@@ -126,6 +129,7 @@ class Queue:
 
     def end(self) -> Ending:
         """See `Feed`."""
+        self._came.settle()
         for ready in self._ready.values():
             for slot in ready:
                 self._drop(slot.record)
@@ -141,6 +145,7 @@ class Queue:
 
     def _poll(self) -> None:
         for slot in self._receiver.poll():
+            self._came.count(slot.source, transitions(slot.record))
             self._ready[slot.source].append(slot)
             self._arrived.append(slot.source)
 
@@ -170,7 +175,8 @@ class Central:
 
     An actor whose rollout is full gets its next actions after it has been learned from, so the queue of full ones is
     no longer than the actors are many. With ``minimum`` = the number of actors this is lockstep, and all data are
-    on-policy.
+    on-policy. Actors that have died or are silent are done without: neither actions nor batches wait for them. One that
+    comes back goes on with the rollout that it left.
 
     Args:
         world: whose ranks are meant.
@@ -188,7 +194,7 @@ class Central:
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         actors: Sequence[int],
         spec: EnvSpec,
         num_envs: int,
@@ -205,21 +211,22 @@ class Central:
         self._actions = Sender(world, Tag.ACTIONS, actions_layout(spec, num_envs), 2 * len(actors), traffic)
         self._rollouts, self._take_more, self._minimum = rollouts, take_more, minimum
         self._act, self._control, self._num_envs = act, control, num_envs
+        self._world, self._came = world, Came(world, actors, control.counters)
         self._actors = {rank: _Remote(number, spec, num_envs, layout) for number, rank in enumerate(actors)}
         self._waiting: list[int] = []  # for actions
         self._full: list[int] = []  # rollouts to learn from
         self._taken: list[int] = []  # being learned from
         self._resting: list[int] = []  # to begin a rollout with the next weights
-        self._pause = Waiting(control, meanwhile=lambda: None, longest_s=1e-3)
+        self._pause = Waiting(control, lambda: None, longest_s=1e-3, anybody=lambda: bool(self._frames.open))
 
     def take(self, version: int, wait: bool = True) -> list[Arrived]:
         """See `Feed`; in the actors' order."""
         self._begin(version)
         while True:
             self._serve(version, wait)
-            if len(self._full) >= self._rollouts or not wait:
+            if len(self._full) >= self._wanted or not wait:
                 break
-        count = len(self._full) if self._take_more or not wait else self._rollouts
+        count = len(self._full) if self._take_more or not wait else self._wanted
         self._taken, self._full = sorted(self._full[:count]), self._full[count:]
         return [Arrived(self._actors[rank].number, self._actors[rank].rollout) for rank in self._taken]
 
@@ -229,12 +236,29 @@ class Central:
 
     def end(self) -> Ending:
         """See `Feed`."""
+        self._came.settle()
         self._control.counters.dropped += sum(a.steps for r, a in self._actors.items() if r not in self._resting)
         for actor in self._actors.values():
             actor.acted, actor.steps = None, 0  # it begins with a frame again
         self._waiting, self._full, self._resting = [], [], []
         self._actions.say_last(self._actors)
         return Ending(((self._frames, self._drop),), (self._actions,))
+
+    @property
+    def _absent(self) -> int:
+        """Return how many actors are done without, of those that owe frames."""
+        away = (self._world.silent | self._world.gone) & self._actors.keys()
+        return len(away.difference(self._full, self._waiting, self._resting)) if away else 0
+
+    @property
+    def _wanted(self) -> int:
+        """Return how many rollouts make a batch."""
+        return max(1, min(self._rollouts, len(self._actors) - self._absent))
+
+    @property
+    def _awaited(self) -> int:
+        """Return how many actors' frames make a batch of actions."""
+        return max(1, min(self._minimum, len(self._actors) - len(self._full) - self._absent))
 
     def _drop(self, record: FramesMessage) -> None:
         if not record.last[0]:
@@ -244,14 +268,16 @@ class Central:
         """Take frames, waiting for some if a rollout is wanted, and answer the actors that may be answered."""
         timing = self._control.timing
         with timing(Phase.WAIT):
-            while not (arrived := self._frames.poll()) and wait and len(self._full) < self._rollouts:
+            while not (arrived := self._frames.poll()) and wait and len(self._full) < self._wanted:
                 self._pause.pause()
+                if len(self._waiting) >= self._awaited:  # since others are done without
+                    break
             self._pause.reset()
         with timing(Phase.COLLECT):
             for slot in arrived:
                 self._take(slot, version)
                 self._frames.release(slot)
-        if self._waiting and len(self._waiting) >= min(self._minimum, len(self._actors) - len(self._full)):
+        if len(self._waiting) >= self._awaited:
             self._answer()
 
     def _begin(self, version: int) -> None:
@@ -263,7 +289,7 @@ class Central:
             if actor.acted is not None:  # its last frame is here already
                 self._waiting.append(rank)
         self._resting = []
-        if len(self._waiting) >= self._minimum:
+        if len(self._waiting) >= min(self._minimum, len(self._actors) - self._absent):
             self._answer()
 
     def _take(self, slot: Slot[FramesMessage], version: int) -> None:
@@ -273,7 +299,9 @@ class Central:
             actor.writer.begin(actor.rollout, version)
             self._waiting.append(slot.source)
             return
-        actor.steps += int(np.count_nonzero(~record.first))
+        steps = int(np.count_nonzero(~record.first))
+        self._came.count(slot.source, steps)
+        actor.steps += steps
         full = actor.writer.add(
             actor.acted,
             frame=record.frame,

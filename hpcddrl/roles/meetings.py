@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpcddrl.comm.channel import Comm, Ending
+from hpcddrl.comm.channel import Ending
+from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.exchange import Arrived, Exchange
 from hpcddrl.comm.partners import partners
 from hpcddrl.config import Averaging, Ensemble, Population
@@ -44,7 +45,7 @@ class Meetings:
         leaders: Sequence[int],
         group: int,
         exchange: Exchange | None,
-        learners: Comm,
+        learners: Circle,
         seed: int,
         exact: bool,
         control: Control,
@@ -127,6 +128,7 @@ class Meetings:
             exchange.take_from([self._leaders[group] for group in by], self._store)
         else:
             exchange.take(self._store)
+        self.members.forget([group for group in self.members.known if self._leaders[group] in exchange.gone])
         if self._max_age is not None:
             old = self.members.older_than(self._max_age, weights.version)
             self.members.forget(old)

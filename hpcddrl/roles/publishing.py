@@ -11,7 +11,7 @@ import torch
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import PublishedMessage, published_layout, pull_layout
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Array, Batch, Transitions, Weights
+from hpcddrl.types import Array, Batch, Stage, Transitions, Weights
 
 FIXED_LAG = 1  # in deterministic runs: updates between the weights that act and those that learn from it
 
@@ -184,6 +184,8 @@ class Publisher:
         assert slot is not None, "there are more slots than actors and kept versions"
         packed = self._packing.pack()
         slot.record.version[0], slot.record.length[0] = version, len(packed)
+        assert self._weights is not None
+        slot.record.stage[0], slot.record.since[0] = self._weights.stage, self._weights.since
         slot.record.packed[: len(packed)] = packed
         self._kept[version] = slot
         return slot
@@ -194,7 +196,7 @@ class Inbox:
 
     Args:
         world: whose ranks are meant.
-        learner: the rank that answers.
+        learners: the ranks that answer: the first of them that is still there.
         nbytes: of what arrives, at most.
         unpack: takes what has arrived, [nbytes] u8 or less.
         exact: ask for versions by name.
@@ -202,25 +204,38 @@ class Inbox:
     """
 
     def __init__(
-        self, world: Comm, learner: int, nbytes: int, unpack: Callable[[Array], None], exact: bool, traffic: Traffic
+        self,
+        world: Comm,
+        learners: Sequence[int],
+        nbytes: int,
+        unpack: Callable[[Array], None],
+        exact: bool,
+        traffic: Traffic,
     ) -> None:
-        self._learner, self._unpack, self._exact = learner, unpack, exact
+        self._learners, self._unpack, self._exact = list(learners), unpack, exact
         self._requests = Sender(world, Tag.PULL, pull_layout(), 2, traffic)
-        self._weights = Receiver(world, [learner], Tag.WEIGHTS, published_layout(nbytes), slots=2)
-        self._asking = False
+        self._weights = Receiver(world, learners, Tag.WEIGHTS, published_layout(nbytes), slots=2)
+        self._asked: int | None = None  # who owes an answer
+        self._last = False
         self.version = -1
-        self.last = False
+        self.stage, self.since = Stage.EARLY, 0  # of the run, as the learner that answers has entered it
+
+    @property
+    def last(self) -> bool:
+        """Say whether no more weights will come."""
+        return self._last or not self._weights.open
 
     def ask(self, version: int) -> None:
         """Ask for this version (exact), or for anything newer than what is here; once until it is answered."""
-        if self._asking or self.last or (self._exact and self.version == version):
+        answers = [rank for rank in self._learners if rank in self._weights.open]
+        if self._asked in answers or self.last or (self._exact and self.version == version):
             return
         slot = self._requests.take()
         assert slot is not None, "the request before was answered, so it was taken"
         slot.record.wanted[0] = version if self._exact else self.version
-        self._requests.send(slot, self._learner)
+        self._requests.send(slot, answers[0])
         self._requests.release(slot)
-        self._asking = True
+        self._asked = answers[0]
 
     def refresh(self) -> bool:
         """Take the weights that have arrived; say whether there were any."""
@@ -228,16 +243,17 @@ class Inbox:
         for slot in arrived:
             record = slot.record
             if record.last[0]:
-                self.last = True
+                self._last = True
             elif record.version[0] > self.version:
                 self._unpack(record.packed[: record.length[0]])
                 self.version = int(record.version[0])
-            self._asking = False
+                self.stage, self.since = Stage(int(record.stage[0])), int(record.since[0])
+            self._asked = None
             self._weights.release(slot)
         return bool(arrived)
 
     def end(self) -> Ending:
-        """Part from the learner at the end of a leg; return what is still to come."""
-        self.last = False
-        self._requests.say_last([self._learner])
+        """Part from the learners at the end of a leg; return what is still to come."""
+        self._last, self._asked = False, None
+        self._requests.say_last(self._learners)
         return Ending(((self._weights, ignore),), (self._requests,))

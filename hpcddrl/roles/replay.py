@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Tag, Traffic, drain, ignore, reopen
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, ignore, reopen
 from hpcddrl.comm.messages import ErrorsMessage, Layout, SampleMessage, errors_layout, sample_layout
 from hpcddrl.comm.wait import Backoff
+from hpcddrl.comm.world import World
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
 from hpcddrl.replay.replay import Replay, Sample
+from hpcddrl.roles.came import Came
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.pacing import Account, Pace
@@ -37,7 +39,7 @@ class ReplayRank:
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         actors: Sequence[int],
         learners: Sequence[int],
         replay: Replay,
@@ -53,6 +55,7 @@ class ReplayRank:
         self._replay, self._beta, self._batch_size = replay, beta, config.batch_size
         self._legs, self._control = legs, control
         self._first_stream = {rank: number * num_envs for number, rank in enumerate(actors)}
+        self._world, self._came = world, Came(world, actors, control.counters)
         self._rollouts = Receiver(world, actors, Tag.ROLLOUT, layout, slots=2)
         self._errors = Receiver(world, learners, Tag.ERRORS, errors_layout(config.batch_size), slots=2)
         layout_out = sample_layout(spec, config.batch_size)
@@ -81,7 +84,8 @@ class ReplayRank:
             with self._control.timing(Phase.WAIT):
                 for rank, sender in self._samples.items():
                     sender.say_last([rank])
-                drain(ending)
+            self._legs.rest(ending)
+            self._came.settle()
             self._count()
             if not self._legs.between():
                 break
@@ -106,6 +110,7 @@ class ReplayRank:
         with self._control.timing(Phase.COLLECT):
             for slot in arrived:
                 if not slot.record.last[0]:
+                    self._came.count(slot.source, transitions(slot.record))
                     self._replay.insert(self._first_stream[slot.source], slot.record)
                     steps = slot.record.reward.size
                     self._pace.gathered(self._replay, steps)
@@ -131,6 +136,8 @@ class ReplayRank:
     def _send_samples(self) -> bool:
         sent = False
         for learner, sender in self._samples.items():
+            if learner in self._world.gone:
+                continue
             if not self._pace.may_draw(self._replay) or (slot := sender.take()) is None:
                 continue
             record = slot.record

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore, reopen
+from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore, reopen
 from hpcddrl.comm.messages import GradientMessage, gradient_layout, weights_layout
+from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.applying import Applying, Order
 from hpcddrl.roles.control import Control
@@ -38,7 +39,7 @@ class Server:
 
     def __init__(
         self,
-        world: Comm,
+        world: World,
         learners: Sequence[int],
         parameters: int,
         order: Order,
@@ -49,7 +50,8 @@ class Server:
         control: Control,
         traffic: Traffic,
     ) -> None:
-        self._learners, self._sending, self._untold = list(learners), list[int](), set[int]()
+        self._world, self._learners = world, list(learners)
+        self._sending, self._untold = list[int](), set[int]()
         self._order, self._applying, self._optimizer_state = order, applying, optimizer_state
         self._saver, self._legs, self._control = saver, legs, control
         self._gradients = Receiver(world, learners, Tag.GRADIENT, gradient_layout(parameters), slots=1)
@@ -60,9 +62,8 @@ class Server:
         while True:
             weights = self._lead(weights._replace(last=self._legs.finished(weights.frames)))
             ending = Ending(((self._gradients, ignore),), (self._weights,))
-            with self._control.timing(Phase.WAIT):
-                drain(ending)
-            if not self._legs.between(weights.version, weights.frames, partial(self._save, weights)):
+            self._legs.rest(ending)
+            if not self._legs.between(weights, partial(self._save, weights)):
                 break
             reopen(ending)
 
@@ -70,6 +71,7 @@ class Server:
         """Serve until every learner has sent its last record of the leg; return the weights that it ends with."""
         control, timing = self._control, self._control.timing
         self._sending, self._untold = list(self._learners), set(self._learners)
+        weights = weights.entering(control.wanted, weights.version)
         for learner in self._sending:
             self._answer(weights, learner, refused=False)
         early: dict[int, Slot[GradientMessage]] = {}
@@ -77,7 +79,8 @@ class Server:
         while self._sending:
             with timing(Phase.WAIT):
                 early |= {slot.source: slot for slot in self._gradients.poll()}
-            ready = self._order(self._sending, early)
+            self._forget(self._world.gone, early)
+            ready = self._order(self._sending, early) if self._sending else []
             if not ready:
                 with timing(Phase.WAIT):
                     pause.pause()
@@ -92,6 +95,12 @@ class Server:
     def _save(self, weights: Weights) -> None:
         self._saver.save(weights, self._optimizer_state())
 
+    def _forget(self, gone: frozenset[int], early: dict[int, Slot[GradientMessage]]) -> None:
+        """Do without learners that are gone, and without what they sent last."""
+        self._sending = [learner for learner in self._sending if learner not in gone]
+        for learner in gone & early.keys():
+            del early[learner]
+
     def _serve(self, weights: Weights, slots: list[Slot[GradientMessage]]) -> Weights:
         """Make one update of these gradients and answer their senders; those who said their last are through."""
         gradients = {slot.source: slot.record for slot in slots if not slot.record.last[0]}
@@ -99,6 +108,8 @@ class Server:
         if gradients:
             weights, refused = self._applying(weights, gradients)
             weights = weights._replace(last=weights.last or self._legs.over(weights.version, weights.frames))
+            weights = weights.entering(self._control.wanted, weights.version)
+            self._control.enter(weights.stage, weights.since)
             self._control.counters.updates = weights.version
         for slot in slots:
             self._sending.remove(slot.source)
@@ -114,6 +125,7 @@ class Server:
             assert slot is not None, "each learner has taken the answer to its gradient before"
             slot.record.version[0], slot.record.last[0] = weights.version, weights.last
             slot.record.frames[0], slot.record.refused[0] = weights.frames, refused
+            slot.record.stage[0], slot.record.since[0] = weights.stage, weights.since
             slot.record.flat[:] = weights.flat.numpy()
             self._weights.send(slot, learner)
             self._weights.release(slot)

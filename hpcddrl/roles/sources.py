@@ -18,7 +18,7 @@ from hpcddrl.roles.feeds import Feed
 from hpcddrl.roles.pacing import Account, Pace
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.waiting import Waiting
-from hpcddrl.types import Array, Batch, EnvSpec, Output, State, Transitions
+from hpcddrl.types import Array, Batch, EnvSpec, Output, Rollout, State, Transitions
 
 
 class Source(Protocol):
@@ -34,28 +34,41 @@ class Source(Protocol):
         """Part from whoever sends, at the end of a leg; what still comes is counted as dropped."""
 
 
+Kept = Callable[[], Output | None] | None
+
+
 class Fresh:
     """Rollouts as they come, each learned from once.
 
     Args:
         feed: of rollouts.
         batcher: makes a batch of them.
-        kept: returns the outputs of the forward passes that acted, where they are learned from.
+        kept: returns the outputs of the forward passes that acted, if they go together, where they are learned from.
         control: of this rank.
+        look: called with each batch's rollouts, which may not be kept.
     """
 
-    def __init__(self, feed: Feed, batcher: Batcher, kept: Callable[[], Output] | None, control: Control) -> None:
-        self._feed, self._batcher, self._kept, self._control = feed, batcher, kept, control
+    def __init__(
+        self,
+        feed: Feed,
+        batcher: Batcher,
+        kept: Kept,
+        control: Control,
+        look: Callable[[list[Rollout]], None] = lambda rollouts: None,
+    ) -> None:
+        self._feed, self._batcher, self._kept, self._control, self._look = feed, batcher, kept, control, look
         self._samples = 0
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
         arrived = self._feed.take(version)
         with self._control.timing(Phase.BATCH):
-            batch = self._batcher([a.rollout for a in arrived])
+            rollouts = [a.rollout for a in arrived]
+            batch = self._batcher(rollouts)
+            self._look(rollouts)
             self._feed.release()
         self._samples = batch.samples
-        return batch._replace(output=self._kept()) if self._kept is not None else batch
+        return batch if self._kept is None else batch._replace(output=_if_of(batch, self._kept()))
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
@@ -68,6 +81,11 @@ class Fresh:
     def end(self) -> Ending:
         """See `Source`."""
         return self._feed.end()
+
+
+def _if_of(batch: Batch, output: Output | None) -> Output | None:
+    """Return outputs if they are those of a batch; they are not where an actor fell silent or came back meanwhile."""
+    return output if output is not None and output.value.shape == batch.action.shape[:2] else None
 
 
 class Passes:
@@ -248,7 +266,7 @@ class RemoteReplay:
         self._replays, self._control = list(replays), control
         self._samples = Receiver(world, replays, Tag.SAMPLE, sample_layout(spec, batch_size), slots=2)
         self._errors = Sender(world, Tag.ERRORS, errors_layout(batch_size), 2 * len(self._replays), traffic)
-        self._waiting = Waiting(control, meanwhile, longest_s=1e-3)
+        self._waiting = Waiting(control, meanwhile, longest_s=1e-3, anybody=lambda: bool(self._samples.open))
         self._arrived: list[Slot[SampleMessage]] = []
         self._slot: Slot[SampleMessage] | None = None
 

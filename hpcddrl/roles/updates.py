@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.types import Metrics, RunError, State, Tuning, Weights
+from hpcddrl.types import Metrics, RunError, Stage, State, Tuning, Weights
 
 
 class Update(Protocol):
@@ -37,7 +37,8 @@ class Update(Protocol):
         """Return the next weights.
 
         Args:
-            weights: that the gradient is of; the same vector holds the next ones afterwards.
+            weights: that the gradient is of; the same vector holds the next ones afterwards. Their stage is the one
+                that this rank would enter, that of the next ones what all who share them have entered.
             gradient: [P + TAIL]: the end is room for what is reduced with it; destroyed.
             frames: environment frames that are new with this learner's batch.
             samples: transitions that the gradient is the mean over.
@@ -97,7 +98,7 @@ class OptimizerStep:
         tuning: Tuning | None = None,
     ) -> None:
         self._tuning = tuning or Tuning()
-        self._optimization, self._budget_frames, self._learners = optimization, budget_frames, learners
+        self._optimization, self._budget_frames, self.learners = optimization, budget_frames, learners
         self._parameter = torch.nn.Parameter(values)  # shares the vector's memory
         self.frames = 0.0
         method, rate = optimization.method, optimization.learning_rate
@@ -132,7 +133,7 @@ class OptimizerStep:
 
     def __call__(self, gradient: Tensor, frames: int) -> float:
         """Take one step; return the learning rate it was taken with."""
-        rate = learning_rate(self._optimization, self.frames, self._budget_frames, self._learners)
+        rate = learning_rate(self._optimization, self.frames, self._budget_frames, self.learners)
         rate *= self._tuning.learning_rate
         self.optimizer.param_groups[0]["lr"] = rate
         self._parameter.grad = gradient
@@ -181,7 +182,7 @@ class LocalUpdate:
             norm = clip(own, self._most)
             rate = self._step(own, frames)
         self.metrics = {"grad_norm": norm, "learning_rate": rate}
-        return Weights(weights.version + 1, weights.flat, weights.frames + frames, last=stop)
+        return weights._replace(version=weights.version + 1, frames=weights.frames + frames, last=stop)
 
     def first(self, weights: Weights) -> Weights:
         """See `Update`: those at hand."""
@@ -202,16 +203,30 @@ class LocalUpdate:
 class AllReduceUpdate:
     """Average over the group's learners, then the same step on each: their weights stay bit-identical.
 
-    The frames of all and the wish to stop ride behind the gradient, so that all learners have the same learning rate
-    and end after the same update.
+    The frames of all, the wish to stop and the first learner's stage ride behind the gradient, so that all learners
+    have the same learning rate, and enter a stage and end after the same update.
+
+    Args:
+        averaging: over the learners.
+        learners: how many there are.
+        step: of this one's optimizer.
+        optimization: clipping.
+        timing: of this rank.
+        leads: this is the first of them.
     """
 
     refused = False
 
     def __init__(
-        self, averaging: Averaging, learners: int, step: OptimizerStep, optimization: Optimization, timing: Timing
+        self,
+        averaging: Averaging,
+        step: OptimizerStep,
+        optimization: Optimization,
+        timing: Timing,
+        *,
+        leads: bool,
     ) -> None:
-        self._averaging, self._learners, self._timing = averaging, learners, timing
+        self._averaging, self._step, self._timing, self._leads = averaging, step, timing, leads
         self._local = LocalUpdate(step, optimization, timing)
 
     @property
@@ -224,9 +239,12 @@ class AllReduceUpdate:
     ) -> Weights:
         """See `Update`. Collective over ``learners``."""
         with self._timing(Phase.REDUCE):
+            gradient[-3] = float(weights.stage) if self._leads else 0.0
             gradient[-2], gradient[-1] = frames, float(stop)
             self._averaging.average(gradient)
-        all_frames = round(float(gradient[-2]) * self._learners)
+        self._step.learners = self._averaging.size
+        stage, all_frames = (round(float(number) * self._averaging.size) for number in gradient[-3:-1])
+        weights = weights.entering(Stage(stage), weights.version + 1)
         return self._local(weights, gradient, all_frames, samples, loss, bool(gradient[-1] > 0))
 
     def first(self, weights: Weights) -> Weights:
@@ -268,6 +286,7 @@ class ServerUpdate:
         parameters: of the network.
         most: norm to clip gradients to before they are sent, if any.
         asks: the first shard may refuse a gradient.
+        meanwhile: called while their answers are awaited.
         timing: of this rank.
         traffic: where messages are counted.
     """
@@ -279,10 +298,11 @@ class ServerUpdate:
         parameters: int,
         most: float | None,
         asks: bool,
+        meanwhile: Callable[[], None],
         timing: Timing,
         traffic: Traffic,
     ) -> None:
-        self._most, self._timing = most, timing
+        self._most, self._meanwhile, self._timing = most, meanwhile, timing
         self._shards = [
             Shard(
                 rank,
@@ -348,6 +368,7 @@ class ServerUpdate:
                 arrived |= {number: slot for number in numbers for slot in self._shards[number].weights.poll()}
                 if len(arrived) == len(numbers):
                     break
+                self._meanwhile()
                 backoff.pause()
         for number, slot in arrived.items():
             record, shard = slot.record, self._shards[number]
@@ -356,6 +377,8 @@ class ServerUpdate:
             self.refused = self.refused or bool(record.refused[0])
             weights = weights._replace(last=weights.last or bool(record.last[0]))
             if number == 0:
-                weights = weights._replace(version=int(record.version[0]), frames=float(record.frames[0]))
+                stage, since = Stage(int(record.stage[0])), int(record.since[0])
+                version, frames = int(record.version[0]), float(record.frames[0])
+                weights = weights._replace(version=version, frames=frames, stage=stage, since=since)
             shard.weights.release(slot)
         return weights

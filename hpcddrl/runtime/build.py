@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from hpcddrl.comm.allreduce import Total, averaging
+from hpcddrl.comm.failure import tolerant
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
@@ -22,6 +23,7 @@ from hpcddrl.config import (
     Proportional,
     RankBased,
     Replay,
+    RolloutReplay,
     Uniform,
 )
 from hpcddrl.envs.make import goal_outcome
@@ -29,6 +31,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
+from hpcddrl.replay.rollouts import RolloutMemory
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.actor import Actor, RemoteActor
@@ -48,12 +51,14 @@ from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
 from hpcddrl.roles.replay import ReplayRank
+from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
 from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
-from hpcddrl.runtime.parts import algorithm_for, most_rollouts, rollouts_per_batch, samples_per_batch
+from hpcddrl.runtime.memory import rollouts_bytes
+from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import (
     Rank,
     acting,
@@ -64,7 +69,8 @@ from hpcddrl.runtime.rank import (
     saver_of,
     with_precision,
 )
-from hpcddrl.types import Stateful, Weights
+from hpcddrl.runtime.stages import pretext_of
+from hpcddrl.types import Stage, Stateful, Weights
 
 
 def build(rank: Rank) -> Callable[[], None]:
@@ -171,14 +177,14 @@ def _actor(rank: Rank) -> Callable[[], None]:
     network, nbytes, unpack = what_acts(rank)
     act = rank.remember("policy", acting(rank, network, world.rank))
     collector = _collector(rank, act)
-    asked = rank.learners[number % len(rank.learners)]
+    answering = _answering(rank, number)
     receivers = rank.replays or rank.learners
     if isinstance(config.experience, Replay):  # it joins an environment's rollouts, so all must come to one place
         receivers = [receivers[number % len(receivers)]]
     return Actor(
         collector,
-        Inbox(world, asked, nbytes, unpack, config.deterministic, rank.traffic),
-        asked,
+        Inbox(world, answering, nbytes, unpack, config.deterministic, rank.traffic),
+        answering[0],
         world,
         receivers,
         (number, len(rank.actors)),
@@ -199,8 +205,17 @@ def _collector(rank: Rank, act: LocalPolicy) -> Collector:
     return collector
 
 
+def _answering(rank: Rank, actor: int) -> list[int]:
+    """Return the learners that an actor of this number may ask for weights, its own first.
+
+    Learners have the same weights, so where deaths are survived the others stand in for one that has died.
+    """
+    own = actor % len(rank.learners)
+    return rank.learners[own:] + rank.learners[:own] if tolerant() else rank.learners[own : own + 1]
+
+
 def _learner(rank: Rank) -> Callable[[], None]:
-    config, group, world, number = rank.config, rank.place.group, rank.comms.world, rank.place.number
+    config, group, world = rank.config, rank.place.group, rank.comms.world
     assert group is not None
     learners, actors = rank.learners, rank.actors
     network = network_of(rank, group)
@@ -213,17 +228,16 @@ def _learner(rank: Rank) -> Callable[[], None]:
     packing, answer = standing(rank, group, network, flat.values)
     publisher: Publishing = AtHand(packing)
     if not acts_here(rank):
-        answers, timing = dealt(actors, number, len(learners)), rank.control.timing
-        publisher = Publisher(world, answers, packing, config.deterministic, timing, rank.traffic)
-    algorithm, peers = (
-        algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning),
-        peers_of(rank, group, network),
-    )
-    for name, part in (("algorithm", algorithm), ("peers", peers)):
+        answers = [actor for actor in actors if world.rank in _answering(rank, rank.places[actor].number)]
+        publisher = Publisher(world, answers, packing, config.deterministic, rank.control.timing, rank.traffic)
+    algorithm = algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning)
+    pretext, peers = pretext_of(rank, network, flat.gradient), peers_of(rank, group, network)
+    for name, part in (("algorithm", algorithm), ("pretext", pretext), ("peers", peers)):
         if isinstance(part, Stateful):
             rank.remember(name, part)
     learner = Learner(
         algorithm,
+        pretext,
         flat.buffer,
         _source(rank, answer, publisher),
         update,
@@ -244,13 +258,15 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
         servers, server = ranks_of(rank.places, Role.SERVER), config.update
         most = None if server.mode == "synchronous" else config.optimization.max_gradient_norm  # clipped when averaged
         asks = server.max_staleness is not None or server.max_loss_deviations is not None
-        return ServerUpdate(rank.comms.world, servers, parameters, most, asks, timing, rank.traffic)
+        tick = rank.control.tick
+        return ServerUpdate(rank.comms.world, servers, parameters, most, asks, tick, timing, rank.traffic)
     assert step is not None
     if isinstance(config.update, AllReduce) and len(learners) > 1:
-        backend = averaging(config.update.backend, rank.comms.learners)
+        assert rank.circle is not None, "a learner has one"
+        backend = averaging(config.update.backend, rank.circle)
         ranks = ", ".join(map(str, learners))
         rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}")
-        return AllReduceUpdate(backend, len(learners), step, config.optimization, timing)
+        return AllReduceUpdate(backend, step, config.optimization, timing, leads=rank.place.number == 0)
     return LocalUpdate(step, config.optimization, timing)
 
 
@@ -271,12 +287,27 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source
     assert isinstance(config.algorithm, ActorCriticConfig)
     rollouts = most_rollouts(config, len(rank.actors))
     batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts)
-    fresh = sources.Fresh(feed, batcher, act.kept if keeps else None, control)
+    kept = act.kept if keeps else None
+    if isinstance(config.stages.middle, RolloutReplay):
+        return _reusing(rank, feed, batcher, kept, config.stages.middle)
+    fresh = sources.Fresh(feed, batcher, kept, control)
     if isinstance(config.algorithm.surrogate, ClippedSurrogate):
         surrogate = config.algorithm.surrogate
         seed = config.seed * 1000 + rank.comms.world.rank
         return rank.remember("passes", sources.Passes(fresh, surrogate.epochs, surrogate.minibatches, seed, control))
     return fresh
+
+
+def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, config: RolloutReplay) -> sources.Source:
+    unroll_length, count = rank.config.algorithm.unroll_length, columns_per_batch(rank.config, len(rank.actors))
+    _, like = rollout_layout(rank.spec, unroll_length, 1).allocate()
+    memory = RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
+    again = Batcher(rank.spec, unroll_length, count, 1)
+    nbytes = rollouts_bytes(rank.config, rank.spec)
+    rank.lines.append(
+        f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each learner"
+    )
+    return Reusing(feed, batcher, kept, memory, again, count, config, rank.control)
 
 
 def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing) -> Feed:
@@ -353,10 +384,11 @@ def _start(rank: Rank, values: torch.Tensor, step: OptimizerStep | None) -> Weig
         rank.remember("optimizer", step)
     if rank.saved is None:
         return Weights(0, values)
-    version, frames = int(rank.saved["weights"]["version"]), float(rank.saved["weights"]["frames"])
+    saved = rank.saved["weights"]
+    version, frames = int(saved["version"]), float(saved["frames"])
     if step is not None:
         rank.lines.append(f"resumed {rank.owner} from version {version}, {int(frames):,} frames")
-    return Weights(version, values, frames)
+    return Weights(version, values, frames, stage=Stage(saved["stage"]), since=int(saved["since"]))
 
 
 def _enough(rank: Rank, shares: int) -> Callable[[float], bool]:

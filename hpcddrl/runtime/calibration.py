@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hpcddrl.comm.placement import Role
-from hpcddrl.config import ActorCritic, CentralActing, Config, Ensemble, ParameterServer
+from hpcddrl.config import ActorCritic, CentralActing, Config, Ensemble, NoDetector, ParameterServer
 from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.flat import TAIL
@@ -22,10 +22,11 @@ from hpcddrl.runtime.plan import FLOAT, Job, flows, learner_steps_per_s, samples
 from hpcddrl.simulation.build import Scenario
 from hpcddrl.simulation.cost import FREE, Cost, Machine, Work
 
-REST = (Phase.LOG, Phase.CHECKPOINT, Phase.COMPRESS, Phase.OTHER)
+REST = (Phase.LOG, Phase.CHECKPOINT, Phase.COMPRESS, Phase.PRETEXT, Phase.OTHER)
 SAME = (
     *("env.id", "env.options", "env.frame_stack", "env.frame_skip", "network", "precision"),
     *("algorithm.kind", "acting.kind", "experience.kind", "update.kind", "coupling.kind"),
+    *("stages.detector", "stages.early", "stages.middle"),
 )
 
 
@@ -43,8 +44,13 @@ def calibrate(job: Job, measured: Sequence[Measured]) -> Calibration:
     """Read what a run's ranks took; ``job`` is that run's.
 
     Raises:
-        ValueError: ranks did too little to tell.
+        ValueError: ranks did too little to tell, or other work in each stage.
     """
+    if not isinstance(job.config.stages.detector, NoDetector):
+        raise ValueError(
+            f"stages.detector.kind = {job.config.stages.detector.kind!r}: what work takes is told for a run that does "
+            "the same throughout; simulate from one with stages.detector=none, stages.early=none and stages.middle=none"
+        )
     idle = [m for m in measured if _events(job, m) <= 0]
     if idle:
         raise ValueError(

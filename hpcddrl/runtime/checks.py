@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
 from hpcddrl.compressors.auto import checked_names
-from hpcddrl.config import Averaging, Config, Hindsight, Population, Replay, Teacher
+from hpcddrl.config import Averaging, Config, Hindsight, Population, Pretext, Replay, RolloutReplay, Teacher
 from hpcddrl.config.compression import Auto
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture, size
-from hpcddrl.networks.make import make_network
+from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.roles.counters import steppers
-from hpcddrl.runtime.parts import published_bytes
+from hpcddrl.runtime.parts import columns_per_batch, published_bytes
+from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.teacher import teacher_network
 from hpcddrl.settings import dump, group_config, load
 from hpcddrl.types import EnvSpec
@@ -44,6 +46,7 @@ def checked(config: Config) -> EnvSpec:
             f"coupling.kind = {config.coupling.kind!r} with group_settings: only weights of the same network can be "
             "averaged or taken over; give all groups one, or set coupling=ensemble"
         )
+    _check_stages(config, spec, networks)
     network = networks[0]
     parameters = size(network)
     if config.topology.servers > parameters:
@@ -70,3 +73,20 @@ def checked(config: Config) -> EnvSpec:
             "or start more ranks"
         )
     return spec
+
+
+def _check_stages(config: Config, spec: EnvSpec, networks: Sequence[AnyNetwork]) -> None:
+    """Look at whether what helps stages suits the environment and the groups' networks.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if isinstance(config.stages.early, Pretext):
+        for network in networks:
+            task_for(config.stages.early.task, network, spec)
+    columns = columns_per_batch(config, config.topology.actors_per_group or 0)
+    if isinstance(config.stages.middle, RolloutReplay) and config.stages.middle.capacity < columns:
+        raise ValueError(
+            f"stages.middle.capacity = {config.stages.middle.capacity}: fewer than the {columns} rollouts of one "
+            "environment in a batch; set more"
+        )

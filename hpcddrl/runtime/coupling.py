@@ -72,6 +72,7 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
 
 def _meetings(rank: Rank, coupling: Meeting, group: int, network: AnyNetwork) -> Meetings:
     heads = leaders(rank.places)
+    assert rank.circle is not None, "a learner has one"
     networks = _networks(rank, len(heads), network)
     return Meetings(
         coupling,
@@ -79,7 +80,7 @@ def _meetings(rank: Rank, coupling: Meeting, group: int, network: AnyNetwork) ->
         heads,
         group,
         None if rank.comms.leaders == MPI.COMM_NULL else _exchange(rank, coupling, heads, group, networks),
-        rank.comms.learners,
+        rank.circle,
         rank.job.seed,
         rank.job.deterministic,
         rank.control,

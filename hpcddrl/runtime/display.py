@@ -73,7 +73,8 @@ class Display:
             f"[{bar(done)} {done:4.0%}, ETA {clock(left)}] [Time {clock(view.seconds)}] "
             f"[Frames {si(frames)}, {si(fps)}/s] [PPS {si(pps)} TPS {si(tps)}] "
             f"[Episodes {view.total('episodes'):.0f}, {returns}] [Lag {_lags(view)}] "
-            f"[Updates {si(view.updates)}] [Idle {idle or '-'}]"
+            f"[Updates {si(view.updates)}] [Idle {idle or '-'}]{_failures(view)}"
+            + (f" [Stage {view.stage.name.lower()}]" if view.stage is not None else "")
         )
 
     def shares(self, ranks: list[dict[str, Any]]) -> None:
@@ -148,6 +149,15 @@ def si(value: float) -> str:
 def number(value: float) -> str:
     """Write a return."""
     return f"{value:.1f}" if math.isfinite(value) else "-"
+
+
+def _failures(view: View) -> str:
+    parts = {
+        "Lost": ", ".join(map(str, sorted(view.lost))),
+        "Silent": ", ".join(map(str, sorted(view.silent))),
+        "Restarted environments": f"{view.total('restarts'):.0f}" if view.total("restarts") else "",
+    }
+    return "".join(f" [{name} {text}]" for name, text in parts.items() if text)
 
 
 def _lags(view: View) -> str:

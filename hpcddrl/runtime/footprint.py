@@ -22,6 +22,7 @@ from hpcddrl.config import (
     CentralActing,
     NoCompensation,
     ParameterServer,
+    Pretext,
     QLearning,
     Replay,
     RMSProp,
@@ -29,11 +30,12 @@ from hpcddrl.config import (
     Uncompressed,
 )
 from hpcddrl.config.compression import Auto, Candidate, Whole, candidates_of
-from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.flat import flatten, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.runtime.memory import replay_bytes_of
 from hpcddrl.runtime.parts import blueprint_of, most_rollouts, samples_per_batch, states_of
 from hpcddrl.runtime.plan import FLOAT, Flow, Job
+from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.teacher import teacher_network
 
 
@@ -146,6 +148,7 @@ def _learner(job: Job) -> list[Part]:
         Part("peers' weights", FLOAT * max(job.sizes), job.peers),
         Part("peers' network", FLOAT * max(job.sizes), len(set(job.sizes)) * (job.peers > 0)),
         *_teacher(job),
+        *_pretext(job),
         *_compression(job),
         Part("activations of an observation", activation_bytes(job), samples_per_batch(config, job.actors)),
         *_batch(job),
@@ -159,6 +162,15 @@ def _teacher(job: Job) -> list[Part]:
         return []
     network = teacher_network(job.config.coupling.run, job.spec)
     return [Part("teacher's network", flatten(network).values.nbytes)]
+
+
+def _pretext(job: Job) -> list[Part]:
+    early = job.config.stages.early
+    if not isinstance(early, Pretext):
+        return []
+    network = make_network(job.config.network, job.config.algorithm, job.spec, seed=0)
+    task = task_for(early.task, network, job.spec)
+    return [Part("pretext task: weights, gradients and Adam's vectors", FLOAT * size(task), 4)]
 
 
 def _batch(job: Job) -> list[Part]:

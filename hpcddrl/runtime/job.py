@@ -16,10 +16,11 @@ from mpi4py import MPI
 
 from hpcddrl.comm.allreduce import require
 from hpcddrl.comm.channel import Traffic
-from hpcddrl.comm.failure import Signals, abort_on_exception, fatal_errors
-from hpcddrl.comm.placement import Place, place, split
-from hpcddrl.comm.tracing import TracedComm
-from hpcddrl.comm.wait import wait_until
+from hpcddrl.comm.circle import Circle
+from hpcddrl.comm.failure import Signals, abort_on_exception, end_on_exception, fatal_errors
+from hpcddrl.comm.parting import Report, part
+from hpcddrl.comm.placement import Place, Role, place, split
+from hpcddrl.comm.roll import RollListener
 from hpcddrl.config import AllReduce, Config
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import peak_resident_bytes
@@ -28,6 +29,7 @@ from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.control import Control, Monitor
 from hpcddrl.roles.counters import View, account, counters_for, steppers
 from hpcddrl.roles.legs import Files
+from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
@@ -36,6 +38,7 @@ from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.restoring import Resumed, refitted
 from hpcddrl.runtime.restoring import resume as restore
+from hpcddrl.runtime.stages import watch_of
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.runtime.tracing import Trace
 from hpcddrl.settings import group_config
@@ -88,20 +91,21 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
             rank.saved.clear()  # the parts have it; files that are no longer looked at take no memory
         for line in _said_once(world, me, rank.lines):
             display.say(line)
+        _survive(rank, display)
         loop()
         rank.control.close()
-        _part(rank.comms.world, rank.control.timing)
-        if trace is not None:
-            trace.gather()
         code = _sum_up(rank, monitor, display)
-        if trace is not None and monitor is not None:
-            display.say(trace.write(rank.run.rank_file(segment, 0).parent))
+        if trace is not None and not rank.comms.world.gone:  # it is gathered from all
+            trace.gather()
+            if monitor is not None:
+                display.say(trace.write(rank.run.rank_file(segment, 0).parent))
         display.close()
+        rank.comms.world.end(code)
     return code
 
 
 def _rank(
-    world: MPI.Comm,
+    world: MPI.Intracomm,
     configs: tuple[Config, Config],
     spec: EnvSpec,
     places: tuple[Place, ...],
@@ -120,7 +124,8 @@ def _rank(
     job, config = configs
     me, traffic, timing = places[world.rank], Traffic(), Timing(trace.recorder.span if trace is not None else None)
     frames_before = found.start.account.get("frames", 0.0)
-    counters = counters_for(spec.frame_skip, len(steppers(places)))
+    returns = most_returns(config.stages.detector)
+    counters = counters_for(spec.frame_skip, len(steppers(places)), returns)
     group = -1 if me.group is None else me.group
     attributes = rank_attributes(
         config,
@@ -132,24 +137,28 @@ def _rank(
         frames_before=frames_before,
     )
     log = RankLog(run.rank_file(segment, world.rank), attributes)
-    comms = split(world, places)
-    if trace is not None:
-        comms = comms._replace(world=TracedComm(comms.world, trace.recorder))
-    monitor = None
+    comms = split(world, places, config.deterministic, None if trace is None else trace.recorder)
+    monitor, roll, silent_after_s = None, None, config.failures.silent_after_s
     if world.rank == 0:
-        rest_every_s = config.logging.checkpoint_interval_s
+        watch = watch_of(config.stages.detector, run, display.say)
         monitor = Monitor(
             comms.world,
             places,
             config.budget,
             config.deterministic,
             frames_before,
-            rest_every_s,
+            config.logging.checkpoint_interval_s,
             display.show,
+            display.say,
+            silent_after_s,
+            watch,
+            returns,
             traffic,
         )
+    else:
+        roll = RollListener(comms.world, silent_after_s)
     interval_s = config.logging.interval_s
-    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, traffic)
+    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, returns, traffic, roll)
     rank = Rank(
         config=config,
         job=job,
@@ -163,6 +172,7 @@ def _rank(
         say=display.say,
         start=found.start,
         saved=found.saved,
+        circle=Circle(comms.learners, comms.world, control.tick) if me.role is Role.LEARNER else None,
     )
     return rank, monitor
 
@@ -243,51 +253,57 @@ def _said_once(world: MPI.Comm, me: Place, lines: list[str]) -> list[str]:
     return list(seen.values())
 
 
-def _part(world: MPI.Comm, timing: Timing) -> None:
-    """Wait, without spinning, until every rank has come to its end."""
-    with timing(Phase.WAIT):
-        arrived = world.Ibarrier()
-        wait_until(arrived.Test)
+def _survive(rank: Rank, display: Display) -> None:
+    """From now on do without ranks that die, where the launcher allows it. Collective over the job."""
+    world = rank.comms.world
+    world.begin()
+    if world.survives:
+        end_on_exception(world.rank, rank.place, "this rank ends", world.leave_alone)
+        display.say(
+            "goes on without ranks that die, but for rank 0 and servers; a group ends with its leader, a replay or its "
+            "last actor"
+        )
 
 
 def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
-    """Gather the ranks' final reports, write `summary.json`, print the shares; return the exit code everywhere."""
-    world, control = rank.comms.world, rank.control
-    report: dict[str, Any] = {
+    """Let rank 0 write `summary.json` and print the shares from all ranks' reports; return the exit code everywhere."""
+    control, counters = rank.control, rank.control.counters.vector()
+    report: Report = {
         "role": str(rank.place.role),
-        "env": game_of(rank.config, rank.places, world.rank),
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
         "peak_rss_bytes": peak_resident_bytes(),
-        "counters": control.counters.vector(),
+        "counters": counters.tolist(),
     }
-    reports = world.gather(report)
-    code = DONE
-    if monitor is not None:
-        assert reports is not None
-        seconds, reason = monitor.view().seconds, monitor.reason
-        view = View(rank.places, seconds, np.stack([r.pop("counters") for r in reports]))
-        since_start = account(rank.start.account, view.counters)
+
+    def conclude(reports: dict[int, Report]) -> int:
+        assert monitor is not None
+        reason = monitor.reason
+        view = monitor.settled({number: np.array(r.pop("counters")) for number, r in reports.items()})
+        since_start = account(rank.start.account, view)
+        in_order = [reports[number] for number in sorted(reports)]
         try:
-            rank.run.write_summary(_summary(rank.job, view, reports, reason) | {"since_start": since_start})
+            rank.run.write_summary(_summary(rank.job, view, in_order, reason) | {"since_start": since_start})
         except OSError as error:
             sys.stderr.write(f"hpcddrl: summary.json of {rank.run.path} is not written: {error}\n")
-        display.shares(reports)
-        display.say(f"ended by {reason} after {seconds:.0f} s; open {rank.run.path / 'run.h5'}, summary.json")
-        code = STOPPED_BY_SIGNAL if reason.startswith("signal") else DONE
-    return int(world.bcast(code))
+        display.shares(in_order)
+        display.say(f"ended by {reason} after {view.seconds:.0f} s; open {rank.run.path / 'run.h5'}, summary.json")
+        return STOPPED_BY_SIGNAL if reason.startswith("signal") else DONE
+
+    with control.timing(Phase.WAIT):
+        return part(rank.comms.world, report, conclude, rank.traffic)
 
 
-def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: str) -> dict[str, Any]:
+def _summary(config: Config, view: View, reports: list[Report], reason: str) -> dict[str, Any]:
     def known(value: float) -> float | None:
         return float(value) if math.isfinite(value) else None
 
-    def of_roles(values: Callable[[list[dict[str, Any]]], Any]) -> dict[str, Any]:
+    def of_roles(values: Callable[[list[Report]], Any]) -> dict[str, Any]:
         return {
             role: values([r for r in reports if r["role"] == role])
             for role in dict.fromkeys(r["role"] for r in reports)
         }
 
-    seconds = view.seconds
+    seconds, ranks = view.seconds, range(len(view.places))
     lags = view.column("lag_mean")
     return {
         "recipe": config.recipe,
@@ -302,16 +318,20 @@ def _summary(config: Config, view: View, reports: list[dict[str, Any]], reason: 
         "env_steps_per_s": view.total("env_steps") / seconds,
         "predictions_per_s": view.total("predictions") / seconds,
         "trained_samples_per_s": view.total("trained") / seconds,
-        "transitions": {name: view.total(name) for name in ("produced", "trained", "used", "dropped", "pending")},
+        "transitions": {name: view.total(name) for name in ("trained", "used", "dropped", "pending", "replayed")}
+        | view.produced_and_lost(),
         "return_mean": known(view.return_mean),
         "return_best": known(float(np.nanmax(view.column("return_best")))),
         "return_mean_per_env": {
-            name: known(view.return_mean_of([r for r, report in enumerate(reports) if report["env"] == name]))
+            name: known(view.return_mean_of([r for r in ranks if game_of(config, view.places, r) == name]))
             for name in config.env.ids
         },
         "lag_mean": known(float(np.nanmean(lags))) if not np.isnan(lags).all() else None,
         "phase_share": phase_shares(reports),
         "peak_rss_bytes": of_roles(lambda rs: max(r["peak_rss_bytes"] for r in rs)),
+        "lost_ranks": sorted(view.lost),
+        "silent_ranks": sorted(view.silent),
+        "env_restarts": view.total("restarts"),
         "exit_reason": reason,
         "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.comm.placement import Place, Role, dealt, ranks_of
-from hpcddrl.config import Config, Proportional, QLearning, RankBased, Replay, Uniform
+from hpcddrl.config import Config, Proportional, QLearning, RankBased, Replay, RolloutReplay, Uniform
 from hpcddrl.replay import priorities
 from hpcddrl.replay.replay import replay_bytes
 from hpcddrl.types import EnvSpec
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
+def rollouts_bytes(config: Config, spec: EnvSpec) -> int:
+    """Return the bytes of the rollouts that each learner keeps to learn from again, 0 if none does. Pure."""
+    if not isinstance(config.stages.middle, RolloutReplay):
+        return 0
+    return rollout_layout(spec, config.algorithm.unroll_length, config.stages.middle.capacity).nbytes
+
+
 def replay_bytes_of(config: Config, spec: EnvSpec, places: tuple[Place, ...], rank: int) -> int:
-    """Return the bytes of the replay that a rank will hold, 0 if it holds none. Pure."""
+    """Return the bytes of the replay that a rank will hold, of transitions or of rollouts; 0 if it has none. Pure."""
+    if places[rank].role is Role.LEARNER and isinstance(config.stages.middle, RolloutReplay):
+        return rollouts_bytes(config, spec)
     if not isinstance(config.experience, Replay) or not isinstance(config.algorithm, QLearning):
         return 0
     me = places[rank]
@@ -47,8 +57,8 @@ def require_memory(world: MPI.Comm, host: str, nbytes: int) -> None:
     for name, wanted in asked.items():
         if wanted > free[name]:
             raise ValueError(
-                f"experience.capacity: the replays on host {name} take {wanted:,} bytes together and "
-                f"{free[name]:,} are free there; set a smaller experience.capacity, or use more hosts"
+                f"experience.capacity (or stages.middle.capacity): the replays on host {name} take {wanted:,} bytes "
+                f"together and {free[name]:,} are free there; set a smaller capacity, or use more hosts"
             )
 
 

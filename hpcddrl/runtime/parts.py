@@ -52,6 +52,11 @@ def most_rollouts(config: Config, actors: int) -> int:
     return max(1, actors) if ready else rollouts_per_batch(config, actors)
 
 
+def columns_per_batch(config: Config, actors: int) -> int:
+    """Return how many rollouts of one environment a batch of fresh ones can have."""
+    return config.env.num_envs * most_rollouts(config, actors)
+
+
 def samples_per_batch(config: Config, actors: int) -> int:
     """Return how many observations a learner's forward pass sees."""
     if isinstance(config.experience, Replay):

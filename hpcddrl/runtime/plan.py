@@ -38,10 +38,12 @@ from hpcddrl.config import (
     ParameterServer,
     Population,
     Replay,
+    RolloutReplay,
 )
 from hpcddrl.networks.flat import TAIL, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
+from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.parts import published_bytes, rollouts_per_batch
 from hpcddrl.settings import group_config
 from hpcddrl.types import Array, EnvSpec
@@ -159,7 +161,12 @@ def samples_per_step(config: Config) -> float:
     if isinstance(config.experience, Replay):
         return config.experience.replay_ratio
     surrogate = config.algorithm.surrogate if isinstance(config.algorithm, ActorCritic) else None
-    return float(surrogate.epochs if isinstance(surrogate, ClippedSurrogate) else 1)
+    return float(surrogate.epochs if isinstance(surrogate, ClippedSurrogate) else 1) * (1 + _replayed(config))
+
+
+def _replayed(config: Config) -> float:
+    """Return the batches drawn again for each fresh one, at most: in the stage that has them."""
+    return config.stages.middle.replay_ratio if isinstance(config.stages.middle, RolloutReplay) else 0.0
 
 
 def learner_steps_per_s(job: Job, steps_per_s: float) -> float:
@@ -168,13 +175,13 @@ def learner_steps_per_s(job: Job, steps_per_s: float) -> float:
 
 
 def updates_per_s(job: Job, steps_per_s: float) -> float:
-    """Return the updates per second of each learner that keeps up."""
+    """Return the updates per second of each learner that keeps up, in the stage that has most."""
     config, steps = job.config, learner_steps_per_s(job, steps_per_s)
     if isinstance(config.experience, Replay):
         return steps * config.experience.replay_ratio / config.experience.batch_size
     assert isinstance(config.algorithm, ActorCritic)
     surrogate, rollouts = config.algorithm.surrogate, rollouts_per_batch(config, job.actors)
-    batches = steps / (config.algorithm.unroll_length * config.env.num_envs * rollouts)
+    batches = steps / (config.algorithm.unroll_length * config.env.num_envs * rollouts) * (1 + _replayed(config))
     return batches * (surrogate.epochs * surrogate.minibatches if isinstance(surrogate, ClippedSurrogate) else 1)
 
 
@@ -312,7 +319,7 @@ def _heard_in_a_round(coupling: Averaging | Ensemble | Population, groups: int) 
 def _statuses(job: Job) -> list[Flow]:
     senders = np.arange(1, len(job.places))
     rate = REPORTS_PER_ROW / job.config.logging.interval_s
-    nbytes = status_layout(len(COUNTERS)).nbytes
+    nbytes = status_layout(len(COUNTERS), most_returns(job.config.stages.detector)).nbytes
     return [Flow(_name(Tag.STATUS), nbytes, senders, np.zeros_like(senders), rate, posted=2, sending=1, most=2)]
 
 

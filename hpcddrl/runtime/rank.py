@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -9,6 +10,8 @@ from typing import TypeVar
 import torch
 
 from hpcddrl.comm.channel import Traffic
+from hpcddrl.comm.circle import Circle
+from hpcddrl.comm.failure import describe
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
 from hpcddrl.envs.make import Environments, games, make
@@ -49,6 +52,7 @@ class Rank:
     saved: State | None = None  # what this rank's parts were when the run was cut
     parts: dict[str, Stateful] = field(default_factory=dict)  # what checkpoints remember of this rank
     restarts: list[Callable[[int], None]] = field(default_factory=list)  # what each leg of an exact run begins with
+    circle: Circle | None = None  # of the group's learners, on these
     threads: int = 1
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
@@ -108,8 +112,12 @@ def environments(rank: Rank) -> Environments:
     """Make this rank's environments, which begin anew when a run is resumed."""
     config, me = rank.config, rank.comms.world.rank
     game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, me))
-    seeds = env_seeds(config, rank.places, me, rank.start.number)
-    envs = make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads)
+    seeds, name = env_seeds(config, rank.places, me, rank.start.number), describe(me, rank.place)
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"hpcddrl: {name}: {line}\n")
+
+    envs = make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads, say)
     rank.remember("environments", envs)
     if rank.saved is not None:
         rank.control.counters.interrupted += rank.saved.get("environments", {}).get("running", 0)
@@ -194,6 +202,7 @@ def legs_of(rank: Rank, enough: Callable[[float], bool] | None) -> Legs:
     return Legs(
         rank.comms.world,
         rank.control,
+        rank.traffic,
         rank.files,
         draft_of(rank.job, rank.places),
         rank.parts,

@@ -186,10 +186,15 @@ def _then(manifest: Manifest, role: Role, group: int | None = None, number: int 
 
 def _donor(manifest: Manifest, group: int) -> int:
     """Return the group that one goes on from: itself, or one with the same settings if there are more groups now."""
-    groups = len(_then(manifest, Role.LEARNER, number=0))
+    groups = _groups_then(manifest)
     kinds = max(1, len(manifest.config.get("group_settings", ())))
-    alike = [g for g in range(groups) if g % kinds == group % kinds] or list(range(groups))
-    return group if group < groups else alike[group // kinds % len(alike)]
+    alike = [g for g in groups if g % kinds == group % kinds] or groups
+    return group if group in groups else alike[group // kinds % len(alike)]
+
+
+def _groups_then(manifest: Manifest) -> list[int]:
+    """Return the numbers of the groups that a checkpoint holds; those are missing that had died."""
+    return [s.group for s in manifest.seats if s.role == Role.LEARNER and s.number == 0 and s.group is not None]
 
 
 def _redistributed(
@@ -251,13 +256,14 @@ def _dealt(manifest: Manifest, config: Config, places: tuple[Place, ...]) -> lis
     """Say what is redistributed, if anything."""
     if _same(manifest, config, places):
         return []
-    before, now = len(_then(manifest, Role.LEARNER, number=0)), len(leaders(places))
+    groups, now = _groups_then(manifest), len(leaders(places))
+    before = len(groups)
     lines = [f"redistributed: {len(manifest.seats)} ranks in {before} groups then, {len(places)} in {now} now"]
-    if now < before:
-        left = ", ".join(map(str, range(now, before)))
-        lines.append(f"redistributed: weights and optimizers of groups {left} stay in the checkpoint alone")
-    if now > before:
-        pairs = ", ".join(f"{g} as group {_donor(manifest, g)}" for g in range(before, now))
+    if left := [g for g in groups if g >= now]:
+        numbers = ", ".join(map(str, left))
+        lines.append(f"redistributed: weights and optimizers of groups {numbers} stay in the checkpoint alone")
+    if new := [g for g in range(now) if g not in groups]:
+        pairs = ", ".join(f"{g} as group {_donor(manifest, g)}" for g in new)
         lines.append(f"redistributed: new groups begin as copies: {pairs}")
     if before != now and not config.topology.servers:
         lines.append("redistributed: the frames of all groups, by which learning rates go, are shared evenly")

@@ -25,7 +25,7 @@
 : "${OVERSUBSCRIBE:=no}"
 
 # --- Dead ranks: yes gives mpirun --with-ft ulfm (Open MPI 5), so that it does not end the job with the first rank that
-# dies but leaves that to the program, which ends it by name; auto does where this mpirun has it.
+# dies but leaves that to the program, which goes on without it where it can; auto does where this mpirun has it.
 : "${ULFM:=no}"
 
 # --- Logs: yes also writes what each rank prints to <run>.ranks/rank-<number>.log; many files on many ranks.

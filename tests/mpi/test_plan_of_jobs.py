@@ -32,6 +32,7 @@ CASES = {
     "int8": ("impala", 3, 8_000, settings(compression="whole", compression__format="int8")),
     "replay ranks": ("dqn", 4, 8_000, REPLAYS),
 }
+ENDS = {"order", "roll", "report", "answer"}  # said once, or when a stage or a leg begins, or a rank falls silent
 EXACT = {"rollout", "gradient", "frames", "actions"}  # the others are sent at most as often as planned
 
 
@@ -61,7 +62,7 @@ def ran(request, tmp_path_factory):
 
 
 def test_every_channel_of_the_job_is_in_the_plan_with_its_buffers(ran):
-    received = {tuple(note[1:]) for note in ran.notes if note[0] == "received" and note[1] != "stop"}
+    received = {tuple(note[1:]) for note in ran.notes if note[0] == "received" and note[1] not in ENDS}
     assert received == {
         (flow.kind, flow.nbytes, int(source), int(dest), flow.posted)
         for flow in ran.flows
@@ -82,7 +83,7 @@ def test_the_bytes_of_an_env_step_are_those_planned(ran):
     planned = defaultdict(float)
     for flow in ran.flows:
         planned[flow.kind] += flow.bytes_per_s / env_steps_per_s(ran.job, 1000.0)
-    found = {kind: nbytes / ran.steps for kind, nbytes in ran.sent.items() if kind not in ("status", "stop")}
+    found = {kind: nbytes / ran.steps for kind, nbytes in ran.sent.items() if kind not in ("status", *ENDS)}
     table = ", ".join(f"{kind} {found[kind]:.1f} of {planned[kind]:.1f}" for kind in found)
     print(f"bytes per env step over {ran.steps:.0f} steps: {table}")
     assert set(found) == {flow.kind for flow in ran.flows if flow.most} - {"status"}

@@ -32,6 +32,8 @@ class Case(NamedTuple):
     @property
     def budget(self) -> tuple[str, float]:
         """What ends it: coupled groups after so much that they have met, the others after some seconds."""
+        if self.recipe == "staged":
+            return "frames", 12_000
         if self.recipe in COUPLED and self.ranks > 2:
             return "frames", 2_500 * self.ranks if self.env == CATCH else 6_000
         return "seconds", 2 + self.ranks / 2  # more ranks start later, and the clock runs then too
@@ -44,9 +46,12 @@ def given(**values: object) -> tuple[str, ...]:
     return tuple(settings(**values))
 
 
+STAGES = given(stages__detector="by_frames", stages__detector__middle_from=1000, stages__detector__late_from=8000)
+SMALL_IMAGES = given(env__frame_stack=2, network__torso="nips")
 SOON = given(experience__learning_starts=500, experience__batch_size=32)  # to learn within seconds
 CASES = [
-    Case("group_ensemble", 6, options=given(topology__groups=2, topology__learners_per_group=2)),
+    Case("group_ensemble", 6, options=(*given(topology__groups=2, topology__learners_per_group=2), *STAGES)),
+    Case("staged", 3, options=(*STAGES, *SMALL_IMAGES)),
     Case("ensemble_hetero", 4, options=given(topology__actors_per_group=0)),
     Case("dqn", 1, "CartPole-v1", SOON),
     Case("gorila", 3, options=SOON),
@@ -244,12 +249,14 @@ def test_every_transition_is_learned_from_or_counted_as_dropped_or_pending(run):
     assert counts["produced"] > 0
     assert counts["used"] > 0
     assert counts["produced"] == counts["used"] + counts["dropped"] + counts["pending"]
+    assert counts.pop("lost") == 0  # nobody has died
     if run.replays:
         assert counts["trained"] <= run.config.experience.replay_ratio * counts["produced"]
         assert counts["trained"] >= counts["used"]
     else:
         assert counts["pending"] == 0
-        assert counts["used"] <= counts["trained"] <= run.passes * counts["used"]
+        assert counts["used"] <= counts["trained"] - counts["replayed"] <= run.passes * counts["used"]
+    assert (counts["replayed"] > 0) == (run.config.stages.middle.kind == "replay")
     for name, count in counts.items():
         assert sum(file[f"progress/{name}"][-1] for file in run.files) == count
     steps = sum(file["progress/env_steps"][-1] for file in run.files)
@@ -431,6 +438,52 @@ def test_groups_look_at_each_other(run):
         differ = file["learning/disagreement"][:]
         differ = differ[np.isfinite(differ)]
         assert ((differ >= 0) & (differ <= 1)).all()
+
+
+def test_all_who_share_weights_enter_a_stage_with_the_same_version(run):
+    entered = {
+        rank: list(zip(file["stages/stage"][:], file["stages/version"][:], strict=True)) if "stages" in file else []
+        for rank, file in enumerate(run.files)
+    }
+    if run.config.stages.detector.kind == "none":
+        assert not any(entered.values())
+        return
+    assert [stage for stage, _ in entered[0]] == [1, 2]
+    for group in run.groups:
+        others = run.of_role("server") or [run.files[run.learners_of(group)[0]]]
+        wanted = entered[int(others[0].attrs["world_rank"])]
+        assert [stage for stage, _ in wanted] == [1, 2]
+        for rank, file in enumerate(run.files):
+            if file.attrs["group"] == group:
+                reached = wanted[: len(entered[rank])] if file.attrs["role"] == "actor" else wanted
+                assert entered[rank] == reached, f"rank {rank} of group {group}"
+                assert "reason" not in file["stages"] or rank == 0
+    reasons = run.files[0]["stages/reason"].asstr()[:]
+    for reason, frames in zip(reasons, run.files[0]["stages/frames"][:], strict=True):
+        assert f"frames on: {reason}" in run.job.stdout
+        assert 1000 <= frames <= run.summary["frames"]
+    assert "[Stage " in run.job.stdout
+
+
+def test_helpers_run_in_their_stages(run):
+    if run.case.recipe != "staged":
+        assert not any("helpers" in file for file in run.files)
+        return
+    for file in run.of_role("learner"):
+        helped, (middle, late) = file["helpers"], file["stages/version"][:]
+        told = zip(helped["helper"].asstr()[:], helped["running"][:], helped["version"][:], strict=True)
+        rows = {(name, bool(on)): version for name, on, version in told}
+        assert len(rows) == len(helped["helper"]) == 4
+        assert rows["autoencoder", True] == 0
+        assert middle <= rows["rollout_replay", True] <= rows["autoencoder", False] < late
+        assert rows["rollout_replay", False] >= late
+        assert np.isfinite(file["learning/pretext_loss"][0])
+        effective = file["learning/replay_effective"][:]
+        effective = effective[np.isfinite(effective)]
+        assert len(effective)
+        assert ((effective > 0) & (effective <= 1)).all()
+        assert file["timing/pretext"][:].sum() > 0
+    assert len(list(run.path.glob("pretext/group-*.png"))) == len(run.of_role("learner"))
 
 
 def test_a_teacher_counts_for_less_and_less(run):

@@ -33,6 +33,7 @@ class Mail:
     """Stands for the exchange."""
 
     skipped = nbytes = 0
+    gone = frozenset()
 
     def __init__(self):
         self.arrived, self.posted = [], []

@@ -143,12 +143,18 @@ def test_costs_follow_the_sizes_of_another_layout(run):
         (("impala", 3, "env.frame_stack=2"), "env.frame_stack = 2"),
         (("a3c", 3), "update.kind = 'server': the run was measured with 'allreduce'"),
         (("group_ensemble", 4), "coupling.kind = 'ensemble'"),
+        (("impala", 3, "stages.detector=detected"), "stages.detector = "),
     ],
 )
 def test_what_a_run_cannot_tell_is_refused(run, wanted, complaint):
     known = calibrate(job(), read_measured(run))
     with pytest.raises(ValueError, match=complaint):
         scenario(known, job(*wanted), Machine())
+
+
+def test_a_run_in_stages_tells_of_no_pace(run):
+    with pytest.raises(ValueError, match=r"stages.detector.kind = 'by_frames'.*simulate from one with"):
+        calibrate(job("impala", 3, "stages.detector=by_frames"), read_measured(run))
 
 
 def test_sizes_have_the_names_that_messages_are_logged_by(run):

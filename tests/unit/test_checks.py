@@ -63,6 +63,20 @@ def test_a_student_needs_a_teacher():
     assert "coupling.run is not set" in complaint("kickstart", 2)
 
 
+def test_a_pretext_task_needs_images_with_room_for_convolutions():
+    vectors = ("env.id=CartPole-v1", "network.torso=auto")
+    assert "needs images, the environment shows vectors of 16" in complaint("staged", 2, *vectors)
+    assert "env.frame_stack = 1: a pretext task needs two frames" in complaint("staged", 2, "env.frame_stack=1")
+    assert "network.torso = 'mlp'" in complaint("staged", 2, "network.torso=auto")
+    check("staged", 2, *vectors, "stages.early=none")
+
+
+def test_a_replay_of_rollouts_holds_a_batch_at_least():
+    small = ("stages.early=none", "stages.middle.capacity=15")
+    assert "stages.middle.capacity = 15: fewer than the 16 rollouts" in complaint("staged", 2, *small)
+    check("staged", 2, "stages.early=none", "stages.middle.capacity=16")
+
+
 @pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"kickstart"}))
 def test_nothing_is_wrong_with_the_recipes(recipe):
     assert check(recipe, 4).frame_shape == check("impala", 4).frame_shape

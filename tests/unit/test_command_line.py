@@ -40,6 +40,7 @@ def test_ranks_prints_the_layouts_that_work(command, name):
     counts = [int(line.split()[1]) for line in out.splitlines() if line.startswith("│")]
     smallest = {
         "a3c": 2,
+        "staged": 2,
         "ddql": 2,
         "ensemble_hetero": 2,
         "group_ensemble": 2,

@@ -294,6 +294,31 @@ Q = ["algorithm=q_learning", "experience=replay"]
             ["deterministic = True", "compression.distillation.beside"],
         ),
         (
+            ["stages.early=pretext"],
+            ["stages.early.ends.kind = 'stage'", "stages.detector.kind = 'none'", "stages.early.ends=plateau"],
+        ),
+        (
+            ["stages.early=pretext", "stages.early.ends=frames", "stages.early.alone_frames=2e6"],
+            ["stages.early.alone_frames = 2e+06", "stages.early.ends.frames = 1e+06"],
+        ),
+        (["stages.middle=replay"], ["stages.middle.kind = 'replay'", "stages.detector.kind = 'none'"]),
+        (
+            ["stages.middle=replay", "stages.detector=detected", "algorithm.correction=ratio"],
+            ["stages.middle.kind = 'replay'", "algorithm.correction = 'ratio'", "set algorithm.correction=vtrace"],
+        ),
+        (
+            ["stages.middle=replay", "stages.detector=detected", "algorithm.surrogate=clipped"],
+            ["stages.middle.kind = 'replay'", "algorithm.surrogate.kind = 'clipped'"],
+        ),
+        ([*Q, "stages.middle=replay", "stages.detector=detected"], ["stages.middle.kind", "'q_learning'"]),
+        (["deterministic=true", "stages.detector=by_frames"], ["deterministic = True", "stages.detector.kind"]),
+        (["stages.detector=by_frames", "stages.detector.late_from=5"], ["stages.detector.middle_from = 1000000.0"]),
+        (
+            ['stages.detector={"kind": "by_return", "middle_above": 5, "late_above": 5}'],
+            ["stages.detector.middle_above = 5", "stages.detector.late_above = 5"],
+        ),
+        (["stages.detector=by_return"], ["stages.detector.middle_above: Field required"]),
+        (
             ["compression=student", "compression.distillation.trigger=share", "deterministic=true"],
             ["deterministic = True", "compression.distillation.trigger"],
         ),

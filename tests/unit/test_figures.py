@@ -18,6 +18,7 @@ from hpcddrl.figures.settings import differences, settings
 from hpcddrl.figures.shares import PHASES, phase_bars, phase_shares, phases_over_time, shares_over_time
 from hpcddrl.figures.statistics import binned, compared, estimated, interquartile_mean, interval, running_mean
 from hpcddrl.figures.style import COLOURS, colours, si
+from hpcddrl.figures.told import spans
 from hpcddrl.figures.traffic import sent, traffic_matrix
 from hpcddrl.logs.read import read_runs
 from hpcddrl.logs.timing import Phase
@@ -418,3 +419,32 @@ def test_differences_are_the_fields_that_are_not_the_same_everywhere():
         "seed": {"a": "1", "b": "2"},
         "topology.actors_per_group": {"a": "2", "b": "3"},
     }
+
+
+# --- stages
+
+TOLD = pd.DataFrame(
+    {
+        "stage": [1.0, 1.0, 2.0, 1.0],
+        "reason": ["left", np.nan, "flat", "fell"],
+        "job_frames": [100.0, 100.0, 400.0, 700.0],
+        "seconds": [1.0, 1.0, 4.0, 7.0],
+        "superseded": [False, False, False, True],
+    }
+)
+
+
+def test_stages_are_those_of_the_rank_that_decided():
+    assert spans(TOLD, "job_frames", 1000.0) == [("early", 0, 100), ("middle", 100, 400), ("late", 400, 1000)]
+    assert spans(TOLD, "seconds", 9.0) == [("early", 0, 1), ("middle", 1, 4), ("late", 4, 9)]
+    assert spans(TOLD[1:2], "seconds", 9.0) == []
+    again = pd.concat([TOLD[:1], TOLD[:1].assign(seconds=3.0, job_frames=300.0)])
+    assert spans(again, "seconds", 9.0) == [("early", 0, 1), ("middle", 1, 9)], "a segment that went on with it"
+
+
+def test_learning_curves_have_bands_with_names(tables):
+    figure = learning_curves(tables["full"]["episodes"], stages=TOLD)
+    assert [texts(figure).count(name) for name in ("early", "middle", "late")] == [2, 2, 2]
+    assert not {"early", "middle", "late"} & set(texts(learning_curves(tables["full"]["episodes"])))
+    untold = learning_curves(tables["full"]["episodes"], stages=tables["full"]["stages"])
+    assert not {"early", "middle", "late"} & set(texts(untold))

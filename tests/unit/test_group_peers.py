@@ -39,6 +39,8 @@ def values(seed, group=0):
 class Mail:
     """Stands for the exchange: what has arrived, and what was posted."""
 
+    gone = frozenset()
+
     def __init__(self):
         self.scores = []
         self.arrived, self.posted, self.skipped, self.nbytes, self.looked = [], [], 0, 0, 0
@@ -262,6 +264,17 @@ def test_old_weights_are_dropped_by_their_age_and_counted():
     assert made.targets(batch(4), LEARNED) is None
     mail.bring(0, 41, seed=2)
     made.exchange(Weights(6, values(1)))
+    assert notes.last["peers"] == 1
+
+
+def test_a_group_that_has_died_is_forgotten():
+    made, mail, notes, _ = peers()
+    mail.bring(0, 1, seed=2)
+    mail.bring(2, 1, seed=2)
+    made.exchange(Weights(1, values(1)))
+    assert notes.last["peers"] == 2
+    mail.gone = frozenset({LEADERS[0]})
+    made.exchange(Weights(2, values(1)))
     assert notes.last["peers"] == 1
 
 

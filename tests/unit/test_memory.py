@@ -1,5 +1,6 @@
 """Whether replays fit is known before any is made."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_what_learns_from_fresh_rollouts_holds_no_replay():
     config = fitted(RECIPES["impala"](), 3)
     places = place(config.topology)
     assert [replay_bytes_of(config, SPEC, places, rank) for rank in range(3)] == [0, 0, 0]
+
+
+def test_each_learner_keeps_rollouts_of_one_environment():
+    """Each of T + K frames once, and their numbers; a little more for alignment."""
+    config = fitted(override(RECIPES["staged"](), ["stages.middle.capacity=500"]), 3)
+    places = place(config.topology)
+    server, *learners = (replay_bytes_of(config, SPEC, places, rank) for rank in range(3))
+    frames = 500 * (SPEC.frame_stack + 5) * math.prod(SPEC.frame_shape)
+    assert server == 0
+    assert learners[0] == learners[1]
+    assert frames < learners[0] < 1.1 * frames + 500 * 300
 
 
 def require(monkeypatch, ranks, free=1000):

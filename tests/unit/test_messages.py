@@ -9,12 +9,15 @@ from hpcddrl.comm.messages import (
     ALIGNMENT,
     Layout,
     actions_layout,
+    answer_layout,
     frames_layout,
     gradient_layout,
+    order_layout,
     pull_layout,
+    report_layout,
+    roll_layout,
     rollout_layout,
     status_layout,
-    stop_layout,
     weights_layout,
 )
 from hpcddrl.types import Continuous, Discrete, EnvSpec, Rollout
@@ -31,8 +34,11 @@ LAYOUTS = {
     "frames": frames_layout(IMAGE, 3),
     "actions": actions_layout(IMAGE, 3),
     "continuous actions": actions_layout(VECTOR, 3),
-    "status": status_layout(15),
-    "stop": stop_layout(),
+    "status": status_layout(15, 7),
+    "order": order_layout(),
+    "roll": roll_layout(7),
+    "report": report_layout(100),
+    "answer": answer_layout(9),
 }
 every_layout = pytest.mark.parametrize("name", sorted(LAYOUTS))
 

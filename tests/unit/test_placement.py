@@ -11,6 +11,7 @@ from hpcddrl.recipes import RECIPES
 SIZES = [*range(1, 41), 63, 64, 65, 97, 100, 127, 128, 256, 509, 1000, 1024, 2048, 4095, 4096]
 SMALLEST = {
     "a3c": 2,
+    "staged": 2,
     "ddql": 2,
     "ensemble_hetero": 2,
     "group_ensemble": 2,

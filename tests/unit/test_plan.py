@@ -113,6 +113,14 @@ def test_lockstep_answers_every_frame_and_updates_once_a_rollout_of_all():
     assert updates_per_s(made, 1000.0) == pytest.approx(1000 / (16 * 5))
 
 
+def test_rollouts_that_are_drawn_again_are_updates_too():
+    twice, once = job("staged", 3), job("staged", 3, "stages.middle=none")
+    assert updates_per_s(twice, 1000.0) == pytest.approx(2 * updates_per_s(once, 1000.0))
+    assert by_kind(twice)["gradient"].per_s == pytest.approx(2 * by_kind(once)["gradient"].per_s)
+    untold = by_kind(job("staged", 3, "stages.middle=none", "stages.early=none", "stages.detector=none"))
+    assert by_kind(twice)["status"].nbytes - untold["status"].nbytes == 8 * 4096
+
+
 def test_passes_over_a_batch_are_updates_too():
     made = job("ppo", 1)
     surrogate = made.config.algorithm.surrogate

@@ -80,6 +80,7 @@ class Group:
     """Group 1 of 3, with what it posts, hears and notes."""
 
     skipped = nbytes = 0
+    gone = frozenset()
 
     def __init__(self, **options):
         self.arrived, self.posted, self.rows, self.tuning = [], [], {}, Tuning(2.0, 0.5)

@@ -15,7 +15,7 @@ import pytest
 
 import hpcddrl
 from hpcddrl.logs.rank_log import CHUNK_ROWS, RankLog
-from hpcddrl.logs.schema import COLUMNS
+from hpcddrl.logs.schema import COLUMNS, TEXT
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_more_rows_than_a_chunk_holds(log):
 def test_every_column_has_its_unit_and_meaning(log):
     for name in COLUMNS:
         table, _, column = name.rpartition("/")
-        log.append(table, {column: 1.0})
+        log.append(table, {column: "why" if COLUMNS[name][0] == TEXT else 1.0})
     log.flush()
     seen = []
     with h5py.File(log.path, "r") as file:
@@ -93,9 +93,23 @@ def test_every_column_has_its_unit_and_meaning(log):
         assert {name for name, _ in seen} == set(COLUMNS)
         for name, dataset in seen:
             assert (dataset.attrs["unit"], dataset.attrs["meaning"]) == COLUMNS[name]
-            assert dataset.dtype == np.float64
+            assert dataset.dtype == np.float64 or COLUMNS[name][0] == TEXT
             assert dataset.attrs["unit"]
             assert dataset.attrs["meaning"]
+
+
+def test_texts_stand_beside_numbers_and_what_is_missing_is_empty(log):
+    log.append("stages", {"stage": 1.0, "reason": "left the band ± σ"})
+    log.flush()
+    log.append("stages", {"stage": 2.0})
+    log.append("helpers", {"version": 3.0})
+    log.flush()
+    log.append("helpers", {"reason": "late"})
+    log.flush()
+    with h5py.File(log.path, "r") as file:
+        assert file["stages/reason"].asstr()[:].tolist() == ["left the band ± σ", ""]
+        assert file["stages/stage"][:].tolist() == [1.0, 2.0]
+        assert file["helpers/reason"].asstr()[:].tolist() == ["", "late"]
 
 
 def test_an_unknown_column_is_refused_and_the_file_stays(log):

@@ -1,6 +1,7 @@
 """The report: its page in a browser, its numbers by hand, its findings each on a run that has what they name."""
 
 import ast
+import base64
 import html
 import html.parser
 import json
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from written_runs import CATCH, config_of, write_run
 
 from hpcddrl.commands.reporting import rules
@@ -22,6 +24,7 @@ from hpcddrl.commands.reporting.numbers import numbers
 from hpcddrl.commands.reporting.page import page
 from hpcddrl.figures.settings import flat
 from hpcddrl.logs.read import only, read_runs
+from hpcddrl.pretext.pictures import write_png
 from hpcddrl.recipes import RECIPES
 from hpcddrl.settings import dump
 
@@ -161,6 +164,24 @@ def test_a_page_of_one_run_and_of_broken_ones(page_of, tmp_path):
     assert (
         "Who gets which messages cannot be said here, since this job cannot be planned: env.id = 'nowhere:Env'" in words
     )
+
+
+def test_a_page_says_which_stages_there_were_and_shows_the_pretext_task(page_of, tmp_path):
+    told = [
+        {"time": 2.0, "stage": 1, "version": 21, "reason": "left the band of <random> play"},
+        {"time": 4.0, "stage": 2, "version": 43, "reason": "on a plateau"},
+    ]
+    run = write_run(tmp_path / "told", config_of(ranks=3), rows=6, stages=told)
+    (run / "pretext").mkdir()
+    picture = run / "pretext" / "group-0000.png"
+    write_png(picture, [torch.zeros(2, 1, 4, 4)], ["frame"])
+    words, err = page_of(run)
+    assert not err
+    assert "middle 400 0:00:02 21 left the band of <random> play" in words
+    assert "late 800 0:00:04 43 on a plateau" in words
+    assert words.count("on a plateau") == 1, "once for all ranks"
+    assert "Rows: frame. Of group-0000" in words
+    assert base64.b64encode(picture.read_bytes()).decode() in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_of_one_rank_before_its_first_row_has_a_page(page_of, tmp_path):

@@ -231,7 +231,7 @@ def test_an_interval_has_a_row_for_every_value_with_its_count():
     log = SimpleNamespace(append=lambda table, row: tables[table].append(row))
     signals, traffic = SimpleNamespace(received=0), SimpleNamespace(messages=defaultdict(int))
     place = Place(Role.ACTOR, 0, 0)
-    control = Control(None, place, None, Timing(), counters_for(1, 1), log, signals, 1.0, traffic)
+    control = Control(None, place, None, Timing(), counters_for(1, 1), log, signals, 1.0, 0, traffic)
     for value in (3, 0, 0, 3, 0):
         control.count("staleness", value)
     control.learned({"refused_stale": 1.0, "loss": 1.0}, np.empty(0))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from hpcddrl.config.stages import DetectedStages, Stages, StagesByFrames, StagesByReturn
+from hpcddrl.config.stages import DetectedStages, Detector, StagesByFrames, StagesByReturn
 from hpcddrl.rl.stages import MOST, State, decisions, observe
 from hpcddrl.types import Stage
 
@@ -209,18 +209,33 @@ def test_a_return_that_is_no_number_is_refused():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"kind": "detected", "inner_band": 0.5}, ["stages.inner_band = 0.5", "stages.band = 0.5", "set less"]),
-        ({"kind": "detected", "flat_gain": 0.3}, ["stages.flat_gain = 0.3", "stages.changed_gain = 0.2"]),
-        ({"kind": "detected", "random_episodes": 39}, ["stages.random_episodes = 39", "set 40 or more"]),
-        ({"kind": "detected", "window_episodes": 150}, ["stages.window_episodes = 150", "set 160 or more"]),
-        ({"kind": "by_return", "middle_above": 5, "late_above": 5}, ["stages.middle_above = 5", "stages.late_above"]),
-        ({"kind": "by_return", "middle_above": 1, "late_above": 5, "margin": 4}, ["stages.margin = 4", "set less"]),
-        ({"kind": "by_frames", "middle_from": 2e6, "late_from": 1e6}, ["stages.middle_from", "stages.late_from"]),
+        (
+            {"kind": "detected", "inner_band": 0.5},
+            ["stages.detector.inner_band = 0.5", "detector.band = 0.5", "set less"],
+        ),
+        (
+            {"kind": "detected", "flat_gain": 0.3},
+            ["stages.detector.flat_gain = 0.3", "detector.changed_gain = 0.2"],
+        ),
+        ({"kind": "detected", "random_episodes": 39}, ["stages.detector.random_episodes = 39", "set 40 or more"]),
+        ({"kind": "detected", "window_episodes": 150}, ["stages.detector.window_episodes = 150", "set 160 or more"]),
+        (
+            {"kind": "by_return", "middle_above": 5, "late_above": 5},
+            ["detector.middle_above = 5", "detector.late_above"],
+        ),
+        (
+            {"kind": "by_return", "middle_above": 1, "late_above": 5, "margin": 4},
+            ["detector.margin = 4", "set less"],
+        ),
+        (
+            {"kind": "by_frames", "middle_from": 2e6, "late_from": 1e6},
+            ["detector.middle_from", "detector.late_from"],
+        ),
         ({"kind": "by_frames", "middle_from": -1, "late_from": 1e6}, ["middle_from", "greater than 0"]),
         ({"kind": "by_return", "late_above": 5}, ["middle_above", "required"]),
     ],
 )
 def test_contradictions_are_named(given, words):
     with pytest.raises(ValidationError) as error:
-        TypeAdapter(Stages).validate_python(given)
+        TypeAdapter(Detector).validate_python(given)
     assert all(word in str(error.value) for word in words), error.value

@@ -10,7 +10,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, clip, learning_rate
-from hpcddrl.types import RunError, Weights
+from hpcddrl.types import RunError, Stage, Weights
 
 
 def rates(frames, learners=1, budget=1000.0, **options):
@@ -184,6 +184,7 @@ class Others:
 
     def __init__(self, *others):
         self.others, self.closed = others, False
+        self.size = 1 + len(others)
 
     def average(self, vector):
         torch.mean(torch.stack([vector, *self.others]), 0, out=vector)
@@ -192,20 +193,23 @@ class Others:
         self.closed = True
 
 
+TAIL = (123.0, 123.0, 123.0)  # to be written over
+
+
 def allreduced(own, *others, stop=False):
     weights, step, optimization = made(most=0.5)
-    update = AllReduceUpdate(Others(*others), 1 + len(others), step, optimization, Timing())
+    update = AllReduceUpdate(Others(*others), step, optimization, Timing(), leads=True)
     return update(weights, own, frames=5, samples=5, loss=0.5, stop=stop), update
 
 
 def test_allreduce_clips_the_average_and_not_the_parts():
-    own, other = torch.tensor([4.0, 0.0, 0.0, 0.0]), torch.tensor([-4.0, 0.2, 7.0, 0.0])
+    own, other = torch.tensor([4.0, 0.0, *TAIL]), torch.tensor([-4.0, 0.2, 0.0, 7.0, 0.0])
     _, update = allreduced(own, other)
     assert update.metrics["grad_norm"] == pytest.approx(0.1)
 
 
 def test_allreduce_steps_as_one_learner_with_the_average_does():
-    own, other = torch.tensor([0.1, 0.2, 0.0, 0.0]), torch.tensor([0.3, -0.1, 7.0, 0.0])
+    own, other = torch.tensor([0.1, 0.2, *TAIL]), torch.tensor([0.3, -0.1, 0.0, 7.0, 0.0])
     together, _ = allreduced(own.clone(), other)
     weights, step, optimization = made(most=0.5)
     alone = LocalUpdate(step, optimization, Timing())(weights, (own + other)[:2] / 2, 5, 5, 0.5, stop=False)
@@ -218,12 +222,26 @@ def test_allreduce_steps_as_one_learner_with_the_average_does():
     ("own", "other", "last"), [(False, 0.0, False), (True, 0.0, True), (False, 1.0, True), (True, 1.0, True)]
 )
 def test_allreduced_learners_stop_together_if_any_wants_to(own, other, last):
-    after, update = allreduced(torch.tensor([0.1, 0.1, 123.0, 123.0]), torch.tensor([0.1, 0.1, 5.0, other]), stop=own)
+    after, update = allreduced(torch.tensor([0.1, 0.1, *TAIL]), torch.tensor([0.1, 0.1, 0.0, 5.0, other]), stop=own)
     assert after.last is last
     update.end()
     assert not update._averaging.closed, "another leg may follow"
     update.close()
     assert update._averaging.closed
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_allreduced_learners_enter_the_first_ones_stage_with_the_same_version(leads):
+    """The first has been told, the other has not: only the sum of what they say is known to each."""
+    weights, step, optimization = made()
+    told, untold = weights._replace(version=6).entering(Stage.LATE, 7), weights._replace(version=6)
+    others = torch.tensor([0.1, 0.1, 0.0 if leads else float(Stage.LATE), 5.0, 0.0])
+    update = AllReduceUpdate(Others(others), step, optimization, Timing(), leads=leads)
+    after = update(told if leads else untold, torch.tensor([0.1, 0.1, *TAIL]), 5, 5, 0.5, stop=False)
+    assert (after.version, after.stage, after.since) == (7, Stage.LATE, 7)
+    again = torch.tensor([0.1, 0.1, *TAIL])
+    after = update(after, again, 5, 5, 0.5, stop=False)
+    assert (after.version, after.stage, after.since) == (8, Stage.LATE, 7), "it goes on"
 
 
 def test_a_rate_of_zero_changes_nothing():

@@ -28,8 +28,11 @@ def config_of(recipe="impala", ranks=3, env=CATCH, **changes) -> Config:
     return replace(config, topology=fit(config.topology, ranks))
 
 
-def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=True, **attributes):
-    """Write a segment of so many rows, one a second; the episode that ends in second t has the return returns(t)."""
+def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=True, stages=(), **attributes):
+    """Write a segment of so many rows, one a second; the episode that ends in second t has the return returns(t).
+
+    All ranks enter the ``stages``; rank 0 has the reason.
+    """
     config = config or config_of()
     run, places = RunDirectory(path), place(config.topology)
     if not path.exists():
@@ -48,6 +51,8 @@ def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=
             _row(log, where, t, returns)
             if where.role is Role.LEARNER and config.compression.kind != "uncompressed":
                 log.append("compression", {"version": 5 * t, "kl_before": 0.2, "kl_after": 0.1, "bytes": 5000})
+        for stage in stages:
+            log.append("stages", {name: x for name, x in stage.items() if name != "reason" or rank == 0})
         log.flush()
     if end:
         ended = datetime.now(UTC) + timedelta(seconds=2)

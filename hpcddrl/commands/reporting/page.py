@@ -24,6 +24,7 @@ from hpcddrl.commands.reporting.tables import (
     overview,
     returns,
     role_rows,
+    stages,
 )
 from hpcddrl.figures.curves import WINDOW
 from hpcddrl.figures.settings import labelled
@@ -44,6 +45,7 @@ class Section(NamedTuple):
     roles: list[list[str]]
     messages: list[list[str]]
     message_gap: str
+    stages: list[list[str]]
     pictures: list[Picture]
     config: str
 
@@ -100,6 +102,7 @@ def _section(run: Runs, label: str, detailed: bool) -> Section:
         roles=role_rows(layouts),
         messages=message_rows(sent),
         message_gap=gap,
+        stages=stages(run),
         pictures=of_run(run, layouts, sent) if detailed else [],
         config=json.dumps(config, indent=2),
     )

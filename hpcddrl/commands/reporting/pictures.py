@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from hpcddrl.figures.ages import ages
 from hpcddrl.figures.curves import WINDOW, learned, learning_curves
@@ -20,7 +22,18 @@ from hpcddrl.logs.read import Runs
 
 LEARNED = (
     *("loss", "policy_loss", "value_loss", "entropy", "grad_norm", "learning_rate", "td_error", "value_mean"),
-    *("rho_clipped", "rho_mean", "weight_mean", "kl", "beta", "weight_own", "disagreement"),
+    *(
+        "rho_clipped",
+        "rho_mean",
+        "weight_mean",
+        "pretext_loss",
+        "pretext_error_moving",
+        "replay_effective",
+        "kl",
+        "beta",
+        "weight_own",
+        "disagreement",
+    ),
 )
 
 
@@ -55,9 +68,10 @@ def of_run(run: Runs, layouts: pd.DataFrame, sent: pd.DataFrame) -> list[Picture
         ),
         picture(
             "Learning curve",
-            f"Mean return of the job's last {WINDOW} finished episodes, unclipped.",
-            learning_curves(tables["episodes"]),
+            f"Mean return of the job's last {WINDOW} finished episodes, unclipped. Bands: stages, if they were told.",
+            learning_curves(tables["episodes"], stages=tables["stages"]),
         ),
+        *_pretext(Path(run.runs["path"].iloc[0])),
         picture(
             "Where the time went", "Share of wall time, all ranks of a role together.", phase_bars(tables["timing"])
         ),
@@ -85,6 +99,19 @@ def of_run(run: Runs, layouts: pd.DataFrame, sent: pd.DataFrame) -> list[Picture
             memory(tables["progress"]),
         ),
     ]
+
+
+def _pretext(run: Path) -> list[Picture]:
+    """Show what the first group's pretext task made last, if there was one."""
+    found = sorted((run / "pretext").glob("*.png"))[:1]
+    shown = []
+    for path in found:
+        with Image.open(path) as image:
+            rows = image.info.get("rows", "")
+        coded = base64.b64encode(path.read_bytes()).decode()
+        caption = f"Rows: {rows}. Of {path.stem}, from the last batch before it was written."
+        shown.append(Picture("What the pretext task makes", caption, f"data:image/png;base64,{coded}"))
+    return shown
 
 
 def of_comparison(tables: Mapping[str, pd.DataFrame]) -> list[Picture]:

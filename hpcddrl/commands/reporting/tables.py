@@ -12,6 +12,7 @@ from hpcddrl.commands.reporting.numbers import numbers
 from hpcddrl.figures.curves import final_returns
 from hpcddrl.figures.settings import differences, flat
 from hpcddrl.figures.style import si
+from hpcddrl.figures.told import BANDS, decisions
 from hpcddrl.logs.read import Runs, only
 
 
@@ -33,6 +34,15 @@ def returns(episodes: pd.DataFrame) -> list[list[str]]:
 
 def _interval(low: float, high: float) -> str:
     return f"{si(low)} to {si(high)}" if low == low else "one seed: none"
+
+
+def stages(run: Runs) -> list[list[str]]:
+    """Return a row a decision about a run's stage: which, from where on, and why."""
+    names = list(BANDS)
+    return [
+        [names[int(row["stage"])], si(row["job_frames"]), clock(row["seconds"]), f"{row['version']:.0f}", row["reason"]]
+        for _, row in decisions(run.tables["stages"]).iterrows()
+    ]
 
 
 def overview(runs: Runs, labels: Mapping[str, str]) -> Table:

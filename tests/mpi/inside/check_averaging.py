@@ -9,6 +9,7 @@ import torch
 from mpi4py import MPI
 
 from hpcddrl.comm.allreduce import Total, averaging
+from hpcddrl.comm.circle import Circle
 from hpcddrl.config import Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import TAIL
@@ -36,7 +37,7 @@ def opened(backend, learners):
     if learners == MPI.COMM_NULL:
         yield None
     else:
-        made = averaging(backend, learners)
+        made = averaging(backend, Circle(learners))
         yield made
         made.close()
     WORLD.Barrier()
@@ -94,7 +95,7 @@ def padded(gradient):
 
 def shared_update(mean, learners, values, chosen):
     step = OptimizerStep(values, chosen, None, learners.size)
-    return AllReduceUpdate(mean, learners.size, step, chosen, Timing())
+    return AllReduceUpdate(mean, step, chosen, Timing(), leads=learners.rank == 0)
 
 
 @pytest.mark.parametrize("method", [RMSProp(), Adam()], ids=lambda m: m.kind)
@@ -105,9 +106,7 @@ def test_averaging_identical_data_is_the_local_update(backend, method, learners)
         if mean is None:
             return
         ours, theirs = initial(), initial()
-        shared = AllReduceUpdate(
-            mean, learners.size, OptimizerStep(ours, chosen, None, learners.size), chosen, Timing()
-        )
+        shared = shared_update(mean, learners, ours, chosen)
         local = LocalUpdate(OptimizerStep(theirs, chosen, None), chosen, Timing())
         a, b = Weights(0, ours), Weights(0, theirs)
         for update in range(20):
@@ -125,9 +124,7 @@ def test_weights_stay_bit_identical_and_differ_between_groups(backend, learners)
         if mean is None:
             return
         flat = initial()
-        update = AllReduceUpdate(
-            mean, learners.size, OptimizerStep(flat, chosen, None, learners.size), chosen, Timing()
-        )
+        update = shared_update(mean, learners, flat, chosen)
         weights = Weights(0, flat)
         for n in range(10):
             weights = update(weights, padded(vector(WORLD.rank, seed=n)), 1, 1, 0.0, False)
@@ -143,9 +140,7 @@ def test_one_learner_that_wants_to_stop_stops_its_group_at_the_same_update(backe
     with opened(backend, learners) as mean:
         if mean is None:
             return
-        update = AllReduceUpdate(
-            mean, learners.size, OptimizerStep(initial(), chosen, None, learners.size), chosen, Timing()
-        )
+        update = shared_update(mean, learners, initial(), chosen)
         weights = Weights(0, initial())
         while not weights.last and weights.version < 50:
             stop = weights.version == 7 and learners.rank == learners.size - 1
@@ -161,9 +156,7 @@ def test_one_learner_without_a_finite_gradient_is_an_error_on_all_of_its_group(b
         if mean is None:
             return
         flat = initial()
-        update = AllReduceUpdate(
-            mean, learners.size, OptimizerStep(flat, chosen, None, learners.size), chosen, Timing()
-        )
+        update = shared_update(mean, learners, flat, chosen)
         gradient = vector(WORLD.rank, seed=3)
         if learners.rank == learners.size - 1:
             gradient[17] = np.nan

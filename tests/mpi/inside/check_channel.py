@@ -220,7 +220,7 @@ class Channel:
 
     def test_channels_with_other_tags_do_not_mix(self, comm):
         ranks = range(comm.size)
-        tags = [Tag.STATUS, Tag.STOP, Tag.PULL]
+        tags = [Tag.STATUS, Tag.ORDER, Tag.PULL]
         receivers = {tag: Receiver(comm, ranks, tag, layout(), slots=1) for tag in tags}
         senders = {tag: Sender(comm, tag, layout(), comm.size + 1, Traffic()) for tag in tags}
         for tag in reversed(tags):

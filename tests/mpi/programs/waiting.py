@@ -12,14 +12,15 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
-from hpcddrl.comm.messages import stop_layout
+from hpcddrl.comm.circle import Circle
+from hpcddrl.comm.messages import order_layout
 from hpcddrl.comm.wait import wait_until
 
 world, seconds = MPI.COMM_WORLD.Dup(), float(sys.argv[1])
 traffic = Traffic()
 hearing = range(1, world.size, 2)
-sender = Sender(world, Tag.STOP, stop_layout(), 1, traffic)
-receiver = Receiver(world, [0], Tag.STOP, stop_layout(), 1) if world.rank in hearing else None
+sender = Sender(world, Tag.ORDER, order_layout(), 1, traffic)
+receiver = Receiver(world, [0], Tag.ORDER, order_layout(), 1) if world.rank in hearing else None
 
 
 def compute():
@@ -48,7 +49,7 @@ pair = world.Split(0 if world.rank >= world.size - 2 else MPI.UNDEFINED, world.r
 if pair != MPI.COMM_NULL:
     from hpcddrl.comm.allreduce import HorovodAveraging
 
-    mean = HorovodAveraging(pair)
+    mean = HorovodAveraging(Circle(pair))
     cpu = time.process_time()
     time.sleep(seconds)
     idle = (time.process_time() - cpu) / seconds

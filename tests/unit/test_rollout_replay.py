@@ -1,0 +1,321 @@
+"""A replay of rollouts for on-policy algorithms: what is kept and drawn, and what its gradient is on average."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from hpcddrl.algorithms.actor_critic import ActorCritic
+from hpcddrl.comm.messages import rollout_layout
+from hpcddrl.config import ActorCritic as ActorCriticConfig
+from hpcddrl.config import Network, RolloutReplay
+from hpcddrl.logs.timing import Timing
+from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.make import make_network
+from hpcddrl.replay.rollouts import RolloutMemory
+from hpcddrl.rl.losses import effective_share
+from hpcddrl.rl.policies import policy_for
+from hpcddrl.roles.counters import Counters
+from hpcddrl.roles.feeds import Arrived
+from hpcddrl.roles.reusing import Reusing
+from hpcddrl.roles.rollouts import Batcher
+from hpcddrl.types import Discrete, EnvSpec, Stage, Weights
+
+T, B = 3, 2
+SPEC = EnvSpec((2,), np.dtype(np.float32), 1, Discrete(2), 1)
+
+
+def rollout_of(envs=B, version=0, unroll_length=T, spec=SPEC, **fields):
+    """Return a rollout of zeros but for some fields."""
+    _, record = rollout_layout(spec, unroll_length, envs).allocate()
+    record.version[0] = version
+    for name, values in fields.items():
+        getattr(record, name)[...] = values
+    return record
+
+
+def memory_of(seed=0, like=None, **config):
+    return RolloutMemory(RolloutReplay(**config), like or rollout_of(1), seed)
+
+
+def numbered(number, envs=B, version=0):
+    """Return a rollout in which everything says its number, step and environment."""
+    t, b = np.meshgrid(np.arange(T), np.arange(envs), indexing="ij")
+    place = 100.0 * number + 10 * t + b
+    return rollout_of(envs, version, reward=place, log_mu=-place, action=place % 2, value=place + 0.5, discount=1.0)
+
+
+def test_what_is_drawn_is_what_was_kept_and_the_oldest_goes_first():
+    memory = memory_of(capacity=5)
+    for number in range(4):  # 8 rollouts of one environment, of which 5 fit
+        slots = memory.insert(numbered(number, version=number))
+        assert len(memory) <= 5
+        memory.learned(slots, np.ones(B))
+    assert len(memory) == 5
+    drawn = memory.draw(200)
+    numbers, envs = np.divmod(drawn.rollout.reward[0], 100)
+    assert set(zip(numbers.astype(int), envs.astype(int), strict=True)) == {(1, 1), (2, 0), (2, 1), (3, 0), (3, 1)}
+    assert (drawn.rollout.version == numbers).all()
+    for name, make in {"log_mu": lambda p: -p, "value": lambda p: p + 0.5, "action": lambda p: p % 2}.items():
+        wanted = make(drawn.rollout.reward)
+        np.testing.assert_array_equal(getattr(drawn.rollout, name), wanted, err_msg=name)
+    assert drawn.rollout.frames.shape == (1 + T, 200, 2)
+
+
+def test_what_is_not_learned_from_yet_or_too_old_or_removed_is_not_drawn():
+    memory = memory_of(capacity=8)
+    slots = [memory.insert(numbered(number, version=10 * number)) for number in range(3)]
+    assert len(memory) == 0
+    for one in slots:
+        memory.learned(one, np.ones(B))
+    memory.remove(slots[1])
+    assert memory.drop_before(10) == B
+    assert len(memory) == B
+    assert set(memory.draw(50).rollout.version) == {20}
+    assert memory.drop_before(10) == 0, "counted once"
+
+
+REWARDS = np.array([[0, 0, 0], [1, 0, 2], [-1, 0, 0], [-3, 0, 1], [0, 0.5, 0], [0, -2, -2]], float).T  # [T, 6]
+ERRORS = np.array([0.1, 2.0, 0.3, 0.0, 5.0, 1.0])
+
+
+@pytest.mark.parametrize("priority", ["td_error", "reward", "negative_reward"])
+@pytest.mark.parametrize(("alpha", "share"), [(1.0, 0.0), (0.6, 0.0), (0.6, 0.4), (0.0, 0.5)])
+def test_draws_are_as_likely_as_the_formula_says_and_weighed_for_it(priority, alpha, share):
+    config = {"priority": priority, "alpha": alpha, "epsilon": 0.05, "negative_share": share}
+    memory = memory_of(capacity=7, beta=0.7, **config)
+    memory.learned(memory.insert(rollout_of(6, reward=REWARDS)), ERRORS)
+    p, q = [], []
+    for env in range(6):
+        gain = sum(abs(r) for r in REWARDS[:, env])
+        loss = sum(-r for r in REWARDS[:, env] if r < 0)
+        p.append(({"td_error": ERRORS[env], "reward": gain, "negative_reward": loss}[priority] + 0.05) ** alpha)
+        q.append(loss**alpha if loss else 0.0)
+    wanted = (1 - share) * np.array(p) / sum(p) + share * np.array(q) / sum(q)
+    draws = [memory.draw(100) for _ in range(60)]
+    found = np.bincount(np.concatenate([drawn.slots for drawn in draws]), minlength=7)[:6] / 6000
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+    for drawn in draws[:2]:
+        np.testing.assert_allclose(drawn.weight, (6 * wanted[drawn.slots]) ** -0.7, rtol=1e-5)
+
+
+def test_rewards_of_steps_that_only_reset_are_no_rewards():
+    memory = memory_of(capacity=4, priority="reward", alpha=1.0, epsilon=1e-6)
+    rollout = rollout_of(2, reward=np.array([[5.0, 1.0]] * T))
+    rollout.first[1:, 0] = True
+    memory.learned(memory.insert(rollout), np.zeros(2))
+    assert (memory.draw(100).slots == 1).all()
+
+
+# --- the gradient
+
+
+def learner(c=ActorCriticConfig(rho_bar=1e9, c_bar=1e9, entropy_coefficient=0.03)):  # noqa: B008 (frozen)
+    network = make_network(Network(torso="mlp", width=0.1), c, SPEC, seed=3)
+    with torch.no_grad():
+        network.policy.weight.mul_(300.0)  # away from uniform
+    flat = flatten(network)
+    algorithm = ActorCritic(c, network, flat.gradient, policy_for(SPEC.action))
+
+    def gradient(batch):
+        learned = algorithm.gradients(batch, None, Weights(0, flat.values))
+        return flat.gradient.clone(), learned
+
+    return network, gradient
+
+
+def every_rollout():
+    """Return one rollout with an environment for each sequence of actions: what a uniform policy does on average.
+
+    What is observed does not hang on the actions, so that ratios of actions are all that tells two policies apart; the
+    rewards do, and on the step.
+    """
+    sequences = np.array(list(itertools.product((0, 1), repeat=T))).T  # [T, 8]
+    reward = np.array([[1.0, -2.0], [0.5, 3.0], [-1.0, 0.25]])[np.arange(T)[:, None], sequences]
+    frames = np.random.default_rng(1).normal(size=(1 + T, 1, 2)).astype(np.float32)
+    discount = np.ones((T, 1)) * (np.arange(T) < T - 1)[:, None]
+    uniform = np.full(sequences.shape, np.log(0.5))
+    return rollout_of(8, action=sequences, reward=reward, frames=frames, discount=discount, log_mu=uniform)
+
+
+def on_policy(network, gradient, batch):
+    """Return the mean gradient of what the network's own policy does, by its probability of each sequence."""
+    with torch.no_grad():
+        policy = network(batch.observation.flatten(0, 2)).policy.view(T + 1, 8, 2)[:-1]
+        log_pi = torch.log_softmax(policy, -1).gather(-1, batch.action[..., None]).squeeze(-1)  # [T, 8]
+    chance = log_pi.sum(0).exp()
+    assert chance.max() / chance.min() > 3, "far from what acted"
+    total = 0
+    for n in range(8):
+        one = batch._replace(
+            observation=batch.observation[:, :, n : n + 1],
+            action=batch.action[:, n : n + 1],
+            log_mu=log_pi[:, n : n + 1],
+            reward=batch.reward[:, n : n + 1],
+            discount=batch.discount[:, n : n + 1],
+            valid=batch.valid[:, n : n + 1],
+        )
+        total = total + chance[n] * gradient(one)[0]
+    return total
+
+
+def apart(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def test_with_exact_weights_the_mean_gradient_is_the_on_policy_one():
+    network, gradient = learner()
+    rollouts = every_rollout()
+    whole = Batcher(SPEC, T, 8, 1)([rollouts])
+    wanted = on_policy(network, gradient, whole)
+    replayed, learned = gradient(whole)
+    assert apart(replayed, wanted) < 1e-4
+    assert learned.errors.shape == (8,)
+    as_if = whole._replace(log_mu=whole.log_mu + 0.3)
+    assert apart(gradient(as_if)[0], wanted) > 0.05, "by the stored μ"
+
+
+@pytest.mark.parametrize("config", [{}, {"priority": "reward"}, {"negative_share": 0.5, "alpha": 1.0}])
+def test_however_rollouts_are_drawn_their_weights_make_up_for_it(config):
+    network, gradient = learner()
+    rollouts = every_rollout()
+    whole = Batcher(SPEC, T, 8, 1)([rollouts])
+    wanted = on_policy(network, gradient, whole)
+    found = {}
+    for beta in (1.0, 0.0):
+        memory = memory_of(capacity=8, beta=beta, epsilon=0.1, **config)
+        memory.learned(memory.insert(rollouts), gradient(whole)[1].errors)
+        drawn = memory.draw(4000)
+        batch = Batcher(SPEC, T, 4000, 1)([drawn.rollout])._replace(weight=torch.from_numpy(drawn.weight))
+        replayed, learned = gradient(batch)
+        found[beta] = apart(replayed, wanted)
+        assert 0 < learned.metrics["replay_effective"] < 1
+    assert found[1.0] < 0.02
+    assert found[0.0] > 3 * found[1.0]
+
+
+def test_weights_of_one_change_nothing():
+    _, gradient = learner()
+    whole = Batcher(SPEC, T, 8, 1)([every_rollout()])
+    plain, weighed = gradient(whole)[0], gradient(whole._replace(weight=torch.ones(8)))[0]
+    assert torch.equal(plain, weighed)
+
+
+def test_errors_are_mean_distances_of_value_and_target():
+    """With all ratios 1, undiscounted to the end: the targets are the returns."""
+    network, gradient = learner(ActorCriticConfig(correction="none", discount=1.0))
+    whole = Batcher(SPEC, T, 8, 1)([every_rollout()])
+    with torch.no_grad():
+        value = network(whole.observation.flatten(0, 2)).value.view(T + 1, 8)[:-1]
+    returns = whole.reward.flip(0).cumsum(0).flip(0)
+    np.testing.assert_allclose(gradient(whole)[1].errors, (returns - value).abs().mean(0), rtol=1e-5)
+
+
+def test_effective_share_is_its_formula():
+    x = torch.tensor([[1.0, 2.0], [float("inf"), 3.0]])
+    valid = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    assert effective_share(x, valid) == pytest.approx(36 / (3 * 14))
+    assert effective_share(torch.ones(4, 4), torch.ones(4, 4)) == 1.0
+    assert effective_share(torch.zeros(2, 2), torch.ones(2, 2)) == 0.0
+
+
+# --- as a source of batches
+
+
+class Feed:
+    """Stands for actors: a rollout of B environments each time, of the weights that ask."""
+
+    sources = 1
+
+    def __init__(self):
+        self.number, self.rollout = 0, None
+
+    def take(self, version, wait=True):
+        self.rollout = numbered(self.number, version=version)
+        self.number += 1
+        return [Arrived(0, self.rollout)]
+
+    def release(self):
+        self.rollout.reward[:] = np.nan  # whoever looks at it later sees it
+
+
+def source_of(**config):
+    helped = []
+    link = SimpleNamespace(
+        timing=Timing(),
+        counters=Counters(),
+        stage=Stage.MIDDLE,
+        helper=lambda name, running, reason, version: helped.append((name, running, reason, version)),
+        learned=lambda metrics, lags: link.metrics.append(metrics),
+        metrics=[],
+    )
+    chosen = RolloutReplay(**{"capacity": 20, **config})
+    memory = RolloutMemory(chosen, rollout_of(1), 0)
+    source = Reusing(Feed(), Batcher(SPEC, T, B, 1), None, memory, Batcher(SPEC, T, B, 1), B, chosen, link)
+    return source, link, helped
+
+
+def learn(source, updates, start=0, learned=True):
+    """Return the batches of some updates."""
+    batches = []
+    for version in range(start, start + updates):
+        batch = source.get(version)
+        batches.append(batch._replace(reward=batch.reward.clone()))
+        source.feedback(np.ones(B, np.float32), learned)
+    return batches
+
+
+@pytest.mark.parametrize(("ratio", "pattern"), [(1.0, "fdfdfdfd"), (0.5, "ffdffdff"), (2.0, "fddfddfd")])
+def test_so_many_batches_are_drawn_for_each_fresh_one_and_counted_apart(ratio, pattern):
+    source, link, _ = source_of(replay_ratio=ratio)
+    batches = learn(source, 8)
+    assert "".join("f" if batch.weight is None else "d" for batch in batches) == pattern
+    assert link.counters.used == pattern.count("f") * T * B
+    assert link.counters.replayed == pattern.count("d") * T * B
+    assert link.counters.dropped == link.counters.pending == 0
+    for version, batch in enumerate(batches):
+        assert torch.isfinite(batch.reward).all()
+        assert batch.steps == (T * B if batch.weight is None else 0), "env steps count once"
+        assert (batch.versions <= version).all()
+        if batch.weight is not None:
+            assert batch.versions.shape == batch.weight.shape == (B,)
+
+
+def test_it_helps_in_the_middle_stage_alone():
+    source, link, helped = source_of()
+    kinds = ""
+    for version, stage in enumerate([0, 0, 1, 1, 1, 1, 2, 2, 1, 1]):
+        link.stage = Stage(stage)
+        (batch,) = learn(source, 1, version)
+        kinds += "f" if batch.weight is None else "d"
+    assert kinds == "fffdfdfffd"
+    assert helped == [
+        ("rollout_replay", True, "middle stage", 2),
+        ("rollout_replay", False, "late stage", 6),
+        ("rollout_replay", True, "middle stage", 8),
+    ]
+
+
+def test_what_a_server_refused_is_not_kept():
+    source, link, _ = source_of()
+    batches = learn(source, 6, learned=False)
+    assert all(batch.weight is None for batch in batches)
+    assert (link.counters.dropped, link.counters.used, link.counters.replayed) == (6 * T * B, 0, 0)
+
+
+def test_what_is_too_stale_is_dropped_and_counted():
+    source, link, _ = source_of(max_lag=3)
+    learn(source, 1)
+    (batch,) = learn(source, 1, start=100)
+    assert batch.weight is None
+    assert link.metrics[-1] == {"replay_stale_max": B, "replay_kept": 0}
+    drawn = [batch for batch in learn(source, 40, start=101) if batch.weight is not None]
+    assert len(drawn) >= 15
+    lags = [
+        version - batch.versions
+        for version, batch in enumerate(learn(source, 20, 141), 141)
+        if batch.weight is not None
+    ]
+    assert max(map(np.max, lags)) <= 3
