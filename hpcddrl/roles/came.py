@@ -9,7 +9,7 @@ from hpcddrl.roles.counters import Counters
 
 
 class Came:
-    """Counts the transitions that came from each rank.
+    """Counts the transitions that came from each rank; the rank's counters ask it whenever they are looked at.
 
     Args:
         world: knows who is gone.
@@ -18,15 +18,13 @@ class Came:
     """
 
     def __init__(self, world: World, sources: Iterable[int], counters: Counters) -> None:
-        self._world, self._counters = world, counters
+        self._world = world
         self._came = dict.fromkeys(sources, 0)
+        counters.inherit(self._of_the_gone)
 
     def count(self, source: int, transitions: int) -> None:
         """Count what has come from a rank."""
         self._came[source] += transitions
-        self.settle()
 
-    def settle(self) -> None:
-        """Bring the counter up to date."""
-        if self._world.gone:
-            self._counters.inherited = sum(n for rank, n in self._came.items() if rank in self._world.gone)
+    def _of_the_gone(self) -> float:
+        return float(sum(n for rank, n in self._came.items() if rank in self._world.gone))

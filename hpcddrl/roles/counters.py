@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ class Counters:
     _window: deque[float] = field(default_factory=deque, repr=False)
     _finished: list[dict[str, float]] = field(default_factory=list, repr=False)
     _returns: deque[float] = field(default_factory=lambda: deque(maxlen=0), repr=False)
-
+    _inherited: Callable[[], float] = field(default=lambda: 0.0, repr=False)
     _predicted_before: float = field(default=0.0, repr=False)  # in earlier segments
 
     @property
@@ -77,8 +77,13 @@ class Counters:
         self._predicted_before, self.return_best = float(state["predictions"]), float(state["best"])
         self._window.extend(state["window"])
 
+    def inherit(self, now: Callable[[], float]) -> None:
+        """Let this tell what has come from ranks that are gone by now."""
+        self._inherited = now
+
     def vector(self) -> Array:
         """Return the public numbers, up to now, in the order of `COUNTERS`."""
+        self.inherited = self._inherited()
         if self._window:
             self.return_mean, self.return_count = float(np.mean(self._window)), float(len(self._window))
         return np.array([getattr(self, name) for name in COUNTERS])

@@ -129,7 +129,6 @@ class Queue:
 
     def end(self) -> Ending:
         """See `Feed`."""
-        self._came.settle()
         for ready in self._ready.values():
             for slot in ready:
                 self._drop(slot.record)
@@ -236,7 +235,6 @@ class Central:
 
     def end(self) -> Ending:
         """See `Feed`."""
-        self._came.settle()
         self._control.counters.dropped += sum(a.steps for r, a in self._actors.items() if r not in self._resting)
         for actor in self._actors.values():
             actor.acted, actor.steps = None, 0  # it begins with a frame again

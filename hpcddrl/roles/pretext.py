@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from hpcddrl.pretext.pictures import marked, write_png
 from hpcddrl.pretext.tasks import Solved, Views
 from hpcddrl.rl.ensemble import plateaued
 from hpcddrl.roles.control import Control
-from hpcddrl.types import Batch, Metrics, Stage, Transitions, Weights
+from hpcddrl.types import Batch, Metrics, Stage, State, Transitions, Weights
 
 SHOWN = 8  # images in a row of the picture
 FIRST_PICTURE_S = 10.0  # since the start; from then on whenever that has doubled
@@ -56,6 +57,15 @@ class OwnEnd:
         self._sum, self._updates = 0.0, 0
         self.reason = ""  # to be at it
 
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"means": self._means, "sum": self._sum, "updates": self._updates, "reason": self.reason}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._means, self._sum = list(state["means"]), float(state["sum"])
+        self._updates, self.reason = int(state["updates"]), str(state["reason"])
+
     def see(self, loss: float, frames: float) -> None:
         """Count an update with this loss, of weights that were trained on so many frames."""
         match self._ends:
@@ -74,7 +84,7 @@ class PretextTraining:
     """A task and its own weights, which stay on this rank; what it asks of the torso goes where all gradients go.
 
     It runs in the early stage until its own end, and begins again where the stage comes again and only the stage had
-    ended it. A resumed run makes the task's weights anew.
+    ended it.
 
     Args:
         config: of the task.
@@ -103,6 +113,22 @@ class PretextTraining:
         self._picture, self._control = picture, control
         self._solved: Solved | None = None  # last
         self._started, self._next_picture_s = time.monotonic(), FIRST_PICTURE_S
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {
+            "task": self._task.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "end": self._end.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._task.load_state_dict(state["task"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors that it is given
+        self._generator.set_state(state["generator"].clone())
+        self._end.restore(state["end"])
 
     def learn(self, batch: Batch | Transitions, weights: Weights) -> Metrics:
         """See `Pretext`."""

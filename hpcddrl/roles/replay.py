@@ -85,7 +85,6 @@ class ReplayRank:
                 for rank, sender in self._samples.items():
                     sender.say_last([rank])
             self._legs.rest(ending)
-            self._came.settle()
             self._count()
             if not self._legs.between():
                 break

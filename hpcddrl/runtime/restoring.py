@@ -35,6 +35,7 @@ SAME = (  # what a checkpoint can only go on with
     "experience.priorities.kind",
     "optimization.method.kind",
     "coupling.kind",
+    "stages.early.task",
     "group_settings",
 )
 GOES_ON = ("optimizer", "algorithm")  # of a group, on another layout

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hpcddrl.config import AtFrames, AtPlateau, Network, Pretext, WithStage
 from hpcddrl.config.helpers import Autoencoder, NextFrame, ObjectProposals, Segmentation
+from hpcddrl.logs.packing import pack, unpack
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.make import make_network
@@ -74,6 +75,21 @@ def test_of_transitions_each_has_its_own_end():
     assert (views.next_observation - views.observation == 100).all()
     assert (views.observation[:, 0, 0, 0] == views.action).all()
     assert len(set(views.action.tolist())) == 5
+
+
+def test_a_restored_task_goes_on_as_if_nothing_had_happened():
+    config, batch = Pretext(task=Autoencoder(), observations=7, ends=AtPlateau(window_updates=2)), batch_of()
+    one, other = trained(config), trained(config, seed=1)
+    for _ in range(3):
+        one[0].learn(batch, Weights(0, one[3].values))
+    saved = b"".join(pack(one[0].state()).pieces())
+    other[0].restore(unpack(np.frombuffer(bytearray(saved), np.uint8)))
+    for _ in range(3):
+        metrics = [made.learn(batch, Weights(0, flat.values)) for made, _, _, flat, _ in (one, other)]
+        assert metrics[0] == metrics[1]
+    assert pack(one[0].state()).header == pack(other[0].state()).header
+    for mine, theirs in zip(one[1].parameters(), other[1].parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 class Rank:
