@@ -72,11 +72,15 @@ class Fresh:
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
+        self.count(self._samples, learned)
+
+    def count(self, samples: int, learned: bool) -> None:
+        """Count transitions as used or, if they were not learned from, as dropped."""
         counters = self._control.counters
         if learned:
-            counters.used += self._samples
+            counters.used += samples
         else:
-            counters.dropped += self._samples
+            counters.dropped += samples
 
     def end(self) -> Ending:
         """See `Source`."""
@@ -107,14 +111,15 @@ class Passes:
         self._generator = np.random.default_rng(seed)
         self._left: list[Array] = []  # the columns of the minibatches to come
         self._batch: Batch | None = None
-        self._updates = 0
+        self._updates = self._samples = 0
+        self._untouched = 0  # samples of the batch that the first pass has not come to
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
         steps = 0
         if not self._left:
             self._batch = self._fresh.get(version)
-            self._updates = 0
+            self._updates, self._untouched = 0, self._batch.samples
             steps = self._batch.steps
             for _ in range(self._epochs):
                 order = self._generator.permutation(self._batch.action.shape[1])
@@ -123,17 +128,19 @@ class Passes:
         with self._control.timing(Phase.BATCH):
             part = columns(self._batch, self._left.pop(0))
         part = part._replace(versions=part.versions + self._updates, steps=steps)
-        self._updates += 1
+        self._updates, self._samples = self._updates + 1, part.samples
         return part
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`: the first pass decides."""
-        if self._updates == 1:
-            self._fresh.feedback(errors, learned)
+        if self._updates <= self._minibatches:
+            self._fresh.count(self._samples, learned)
+            self._untouched -= self._samples
 
     def end(self) -> Ending:
-        """See `Source`: what a batch has not been through yet is left out."""
-        self._left = []
+        """See `Source`: the passes that are left are left out; what the first has not come to is dropped."""
+        self._fresh.count(self._untouched, learned=False)
+        self._left, self._untouched = [], 0
         return self._fresh.end()
 
     def state(self) -> State:

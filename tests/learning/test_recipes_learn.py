@@ -10,12 +10,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.mpi, pytest.mark.timeout(900)]
 LIMIT_S = 240  # on two cores
 
 
-def learn(folder, ranks, recipe, env, target, seed, *options):
+def learn(folder, ranks, recipe, env, target, seed, *options, limit_s=LIMIT_S):
     """Train until the mean return over the last 100 episodes is ``target``; return the summary."""
     out = folder / "run"
-    budget = ["--target-return", str(target), "--seconds", str(LIMIT_S)]
+    budget = ["--target-return", str(target), "--seconds", str(limit_s)]
     arguments = ["--env", env, "--seed", str(seed), "--out", out, *budget, *settings(logging__interval_s=2), *options]
-    done = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder, limit_s=LIMIT_S + 120)
+    done = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder, limit_s=limit_s + 120)
     assert done.rc == 0, done.text
     summary = read_json(out / "summary.json")
     assert summary["exit_reason"] == "target_return", f"reached {summary['return_mean']} only\n{done.text}"
@@ -29,7 +29,8 @@ def learn(folder, ranks, recipe, env, target, seed, *options):
 
 ACTOR_CRITIC = ["a3c", "elf", "ga3c", "group_ensemble", "impala", "kickstart", "paac", "ppo"]
 ONE_STEP = ["ddql", "dqn", "gorila"]
-# AdaGrad's steps only ever shrink: at the recipe's 5e-3 either game takes longer than the limit.
+# AdaGrad's steps only ever shrink: at the recipe's 5e-3 either game takes longer than the limit, and at this rate the
+# last of CartPole's returns still come slowly.
 FASTER = {"gorila": settings(optimization__learning_rate=2e-2)}
 RANKS = {"dqn": 1}  # the others: 4
 SEEDS = pytest.mark.parametrize("seed", [1, 2, 3])
@@ -87,19 +88,21 @@ def test_cartpole_is_solved_by_values(recipe, seed, tmp_path):
     """With three-step targets: one-step ones oscillate between 100 and 500 for minutes."""
     explores_less = settings(algorithm__exploration__frames=10_000, algorithm__exploration__end=0.01)
     options = [*explores_less, *settings(algorithm__n_step=3), *FASTER.get(recipe, [])]
-    learn(tmp_path, RANKS.get(recipe, 4), recipe, "CartPole-v1", 450, seed, *options)
+    limit_s = 2.5 * LIMIT_S if recipe == "gorila" else LIMIT_S
+    learn(tmp_path, RANKS.get(recipe, 4), recipe, "CartPole-v1", 450, seed, *options, limit_s=limit_s)
 
 
 @SEEDS
-@pytest.mark.parametrize(
-    ("env", "while_exploring", "greedily"), [("hpcddrl/Catch-v0", 0.6, 0.9), ("CartPole-v1", 350, 450)]
-)
-def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(env, while_exploring, greedily, seed, tmp_path):
+@pytest.mark.parametrize(("env", "greedily"), [("hpcddrl/Catch-v0", 0.9), ("CartPole-v1", 450)])
+def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(env, greedily, seed, tmp_path):
     """Ape-X's boldest actors take a random action in 4 of 10 steps: what was learned shows without."""
-    out, _ = learn(tmp_path, 4, "apex", env, while_exploring, seed)
-    done = hpcddrl(1, "evaluate", out, "--episodes", "30", cwd=tmp_path)
+    arguments = ["--env", env, "--seed", str(seed), "--frames", "2e6", "--out", tmp_path / "run"]
+    done = hpcddrl(4, "run", "apex", *arguments, cwd=tmp_path, limit_s=2 * LIMIT_S)
     assert done.rc == 0, done.text
-    returns = read_json(out / "evaluation.json")["group-0000"]["returns"]
+    done = hpcddrl(1, "evaluate", tmp_path / "run", "--episodes", "100", cwd=tmp_path)
+    assert done.rc == 0, done.text
+    returns = read_json(tmp_path / "run" / "evaluation.json")["group-0000"]["returns"]
+    print(f"apex on {env}, seed {seed}: {sum(returns) / len(returns):.2f} greedily after 2,000,000 frames")
     assert sum(returns) / len(returns) >= greedily
 
 

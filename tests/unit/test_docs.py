@@ -51,7 +51,7 @@ def test_generated_pages_say_what_the_code_says(site):
     commands = (site / "generated" / "commands.html").read_text()
     assert all(f'id="{name}"' in commands for name in cli.commands)
     files = (site / "generated" / "files.html").read_text()
-    assert "KL(learner ‖ published)" in files
+    assert "KL(learner ‖ what acts)" in files
     options = (site / "generated" / "options.html").read_text()
     assert "Environments of one rank, stepped together." in options
 

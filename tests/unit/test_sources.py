@@ -8,6 +8,7 @@ import pytest
 import torch
 from episodes import Streams, spec
 
+from hpcddrl.comm.channel import Ending
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Timing
 from hpcddrl.replay.priorities import Uniform
@@ -80,6 +81,9 @@ class Feed:
     def release(self):
         self.released += 1
 
+    def end(self):
+        return Ending()
+
 
 def passes(epochs, minibatches, seed=0):
     feed, link = Feed(), control()
@@ -113,6 +117,19 @@ def test_every_environment_is_in_one_minibatch_of_each_pass(epochs, minibatches)
         assert (counters.used, counters.dropped) == (number * samples, 0)
     if epochs > 1 and minibatches > 1:
         assert dealt[:minibatches] != dealt[minibatches : 2 * minibatches], "each pass is dealt anew"
+
+
+@pytest.mark.parametrize("updates", [1, 3, 4, 6])
+def test_what_a_first_pass_does_not_come_to_is_dropped(updates):
+    source, _, counters = passes(2, 4)
+    whole, trained = numbered_batch().samples, []
+    for version in range(20, 20 + updates):
+        trained.append(source.get(version).samples)
+        source.feedback(None, learned=True)
+    assert counters.used == sum(trained[:4])
+    source.end()
+    assert counters.used + counters.dropped == whole
+    assert (counters.dropped > 0) == (updates < 4)
 
 
 def test_a_batch_of_the_newest_weights_has_no_lag_in_any_pass():
