@@ -8,11 +8,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic
+from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic
 from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
 from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Phase
-from hpcddrl.roles.came import Came
+from hpcddrl.roles.came import Counted
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.rollouts import Collector, RolloutWriter, transitions
 from hpcddrl.roles.waiting import Waiting
@@ -95,10 +95,10 @@ class Queue:
         control: Control,
     ) -> None:
         self.sources = len(actors)
-        self._receiver = Receiver(world, actors, Tag.ROLLOUT, layout, slots=-(-rollouts // len(actors)))
+        slots = -(-rollouts // len(actors))
+        self._receiver = Counted(world, actors, Tag.ROLLOUT, layout, slots, transitions, control.counters)
         self._rollouts, self._control = rollouts, control
         self._numbers = {rank: number for number, rank in enumerate(actors)}
-        self._came = Came(world, actors, control.counters)
         self._turns = list(actors) if in_turn else None
         self._turn = 0
         self._ready: dict[int, deque[Slot[Rollout]]] = {rank: deque() for rank in actors}
@@ -144,7 +144,6 @@ class Queue:
 
     def _poll(self) -> None:
         for slot in self._receiver.poll():
-            self._came.count(slot.source, transitions(slot.record))
             self._ready[slot.source].append(slot)
             self._arrived.append(slot.source)
 
@@ -156,6 +155,10 @@ class Queue:
             return None
         self._turn = (self._turn + 1) % len(self._turns)
         return ready.popleft()
+
+
+def _steps(record: FramesMessage) -> int:
+    return int(np.count_nonzero(~record.first))
 
 
 class _Remote:
@@ -206,11 +209,12 @@ class Central:
         traffic: Traffic,
     ) -> None:
         self.sources = len(actors)
-        self._frames = Receiver(world, actors, Tag.FRAMES, frames_layout(spec, num_envs), slots=1)
+        layout_in = frames_layout(spec, num_envs)
+        self._frames = Counted(world, actors, Tag.FRAMES, layout_in, 1, _steps, control.counters)
         self._actions = Sender(world, Tag.ACTIONS, actions_layout(spec, num_envs), 2 * len(actors), traffic)
         self._rollouts, self._take_more, self._minimum = rollouts, take_more, minimum
         self._act, self._control, self._num_envs = act, control, num_envs
-        self._world, self._came = world, Came(world, actors, control.counters)
+        self._world = world
         self._actors = {rank: _Remote(number, spec, num_envs, layout) for number, rank in enumerate(actors)}
         self._waiting: list[int] = []  # for actions
         self._full: list[int] = []  # rollouts to learn from
@@ -260,7 +264,7 @@ class Central:
 
     def _drop(self, record: FramesMessage) -> None:
         if not record.last[0]:
-            self._control.counters.dropped += int(np.count_nonzero(~record.first))
+            self._control.counters.dropped += _steps(record)
 
     def _serve(self, version: int, wait: bool) -> None:
         """Take frames, waiting for some if a rollout is wanted, and answer the actors that may be answered."""
@@ -297,9 +301,7 @@ class Central:
             actor.writer.begin(actor.rollout, version)
             self._waiting.append(slot.source)
             return
-        steps = int(np.count_nonzero(~record.first))
-        self._came.count(slot.source, steps)
-        actor.steps += steps
+        actor.steps += _steps(record)
         full = actor.writer.add(
             actor.acted,
             frame=record.frame,

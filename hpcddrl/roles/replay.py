@@ -11,7 +11,7 @@ from hpcddrl.comm.world import World
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
 from hpcddrl.replay.replay import Replay, Sample
-from hpcddrl.roles.came import Came
+from hpcddrl.roles.came import Counted
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.pacing import Account, Pace
@@ -55,8 +55,8 @@ class ReplayRank:
         self._replay, self._beta, self._batch_size = replay, beta, config.batch_size
         self._legs, self._control = legs, control
         self._first_stream = {rank: number * num_envs for number, rank in enumerate(actors)}
-        self._world, self._came = world, Came(world, actors, control.counters)
-        self._rollouts = Receiver(world, actors, Tag.ROLLOUT, layout, slots=2)
+        self._world = world
+        self._rollouts = Counted(world, actors, Tag.ROLLOUT, layout, 2, transitions, control.counters)
         self._errors = Receiver(world, learners, Tag.ERRORS, errors_layout(config.batch_size), slots=2)
         layout_out = sample_layout(spec, config.batch_size)
         # A slot each, so that a slow learner keeps no sample from a fast one.
@@ -109,7 +109,6 @@ class ReplayRank:
         with self._control.timing(Phase.COLLECT):
             for slot in arrived:
                 if not slot.record.last[0]:
-                    self._came.count(slot.source, transitions(slot.record))
                     self._replay.insert(self._first_stream[slot.source], slot.record)
                     steps = slot.record.reward.size
                     self._pace.gathered(self._replay, steps)
