@@ -152,12 +152,12 @@ class View(NamedTuple):
         owners = ranks_of(self.places, Role.SERVER)[:1] or leaders(self.places)
         return float(np.nansum(self.counters[owners, COUNTERS.index("updates")]))
 
-    def produced_and_lost(self) -> dict[str, float]:
+    def produced_and_lost(self, restored: float = 0.0) -> dict[str, float]:
         """Return the transitions produced, and those of them that were lost with a rank that died (or was given up).
 
         What such an actor had produced is known from its last status and from what came from it, whichever is
         more, and what did not come is lost. Any other had an account of its own, which ends with its last status:
-        then whatever stands in no account is lost.
+        then whatever stands in no account is lost. So many of those pending were restored from an earlier segment.
         """
         produced, lost = self.total("produced"), 0.0
         gone = sorted(self.lost | self.silent)
@@ -165,7 +165,7 @@ class View(NamedTuple):
             last, came = float(np.nansum(self.column("produced")[gone])), self.total("inherited")
             produced, lost = produced + max(0.0, came - last), max(0.0, last - came)
         else:
-            accounted = sum(self.total(name) for name in ("used", "dropped", "pending"))
+            accounted = sum(self.total(name) for name in ("used", "dropped", "pending")) - restored
             produced = max(produced, accounted)
             lost = produced - accounted
         return {"produced": produced, "lost": lost}
@@ -196,7 +196,8 @@ def account(before: Mapping[str, float], view: View) -> dict[str, float]:
     """
     gone = sorted(view.lost | view.silent)
     held = float(np.nansum(view.column("pending")[gone]))
-    found = {name: view.total(name) for name in ACCOUNT if name != "lost"} | view.produced_and_lost()
+    found = {name: view.total(name) for name in ACCOUNT if name != "lost"}
+    found |= view.produced_and_lost(before.get("pending", 0.0))
     found |= {"pending": found["pending"] - held, "lost": found["lost"] + held}
     return {name: found[name] + (before.get(name, 0.0) if name != "pending" else 0.0) for name in ACCOUNT}
 

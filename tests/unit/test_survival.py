@@ -6,7 +6,7 @@ import pytest
 from hpcddrl.comm.placement import fit, place
 from hpcddrl.comm.survival import lacking, stranded
 from hpcddrl.config import Topology
-from hpcddrl.roles.counters import COUNTERS, View
+from hpcddrl.roles.counters import COUNTERS, View, account
 
 # Two groups of two learners, a replay and two actors: 0 and 1, 2, 3 and 4; 5 and 6, 7, 8 and 9.
 TWO = place(fit(Topology(groups=2, learners_per_group=2, replays_per_group=1, actors_per_group=2), 10))
@@ -69,6 +69,20 @@ def test_what_died_with_an_actor_is_what_it_told_of_and_did_not_deliver(came, pr
     found = view([2], produced=[0, 50, 40], used=used, inherited=[came, 0, 0]).produced_and_lost()
     assert found == {"produced": produced, "lost": lost}
     assert found["produced"] == sum(used) + found["lost"]
+
+
+def test_the_account_over_segments_has_what_was_lost():
+    first = account({}, view(produced=[0, 50, 40], used=[60, 0, 0], pending=[30, 0, 0]))
+    assert (first["produced"], first["pending"], first["lost"]) == (90, 30, 0)
+    then = account(first, view([2], produced=[0, 10, 8], used=[37, 0, 0], pending=[8, 0, 0], inherited=[5, 0, 0]))
+    assert (then["produced"], then["used"], then["pending"], then["lost"]) == (60 + 37 + 8 + 3, 97, 8, 3)
+
+
+def test_the_account_closes_over_segments_when_a_rank_dies_that_held_transitions():
+    before = account({}, view(produced=[0, 50, 40], used=[60, 0, 0], pending=[0, 30, 0]))
+    after = account(before, view([0], produced=[0, 10, 8], used=[20, 9, 0], pending=[4, 7, 0]))
+    assert (after["produced"], after["pending"]) == (108, 7)
+    assert after["produced"] == after["used"] + after["dropped"] + after["pending"] + after["lost"]
 
 
 def test_a_hole_in_the_account_is_not_hidden_by_a_dead_actor():
