@@ -26,9 +26,10 @@ from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import peak_resident_bytes
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.control import Control, Monitor
+from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import View, account, counters_for, steppers
 from hpcddrl.roles.legs import Files
+from hpcddrl.roles.monitor import Monitor
 from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
