@@ -26,7 +26,6 @@ OPTIONS = settings(
     group_settings__1__network__torso="resnet",
     group_settings__1__network__width=0.25,
     group_settings__1__algorithm__unroll_length=5,
-    logging__checkpoint_interval_s=1e-6,
     logging__keep_checkpoints=1000,
 )
 

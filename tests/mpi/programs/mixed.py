@@ -1,7 +1,8 @@
 """Run a job and note what the ensemble was at one update: mixed.py OUT UPDATE OPTION...
 
 OPTIONs are those of ``hpcddrl run`` after the recipe. Each learner leaves OUT/mixed-<group>.pt: the observations that
-its peers saw, its own opinion, the version of each peer's weights, π_ens's parameters and the weights c.
+its peers saw, its own opinion, the version of each peer's weights, π_ens's parameters and the weights c; and each
+writes a checkpoint of every version.
 """
 
 import sys
@@ -9,13 +10,20 @@ from pathlib import Path
 
 import torch
 
+import hpcddrl.runtime.build as build
 import hpcddrl.runtime.coupling as coupling
 from hpcddrl.commands.cli import main
 from hpcddrl.roles.ensemble import EnsemblePeers
 from hpcddrl.roles.mixing import Mixer
 
 out, update, *options = sys.argv[1:]
-note = {}
+note, savers, saver_of = {}, [], build.saver_of
+
+
+def noted_saver_of(rank, network):
+    """Make the saver, and remember it."""
+    savers.append(saver_of(rank, network))
+    return savers[-1]
 
 
 class Noting(EnsemblePeers):
@@ -23,6 +31,7 @@ class Noting(EnsemblePeers):
 
     def targets(self, batch, weights):
         found = super().targets(batch, weights)
+        savers[0].save(weights, {})
         if weights.version == int(update):
             assert found is not None, "nothing was heard of the peers yet"
             members = self._meetings.members
@@ -44,6 +53,6 @@ class NotingMixer(Mixer):
         return mixture
 
 
-coupling.EnsemblePeers, coupling.Mixer = Noting, NotingMixer
+build.saver_of, coupling.EnsemblePeers, coupling.Mixer = noted_saver_of, Noting, NotingMixer
 sys.argv[1:] = ["run", *options]
 main()
