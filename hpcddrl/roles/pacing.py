@@ -54,3 +54,26 @@ class Pace:
     def drawn(self, transitions: int) -> None:
         """Note that so many were."""
         self._allowed -= transitions
+
+
+class Holder:
+    """Who holds a replay and keeps its pace and account; the replay's contents and the pace go into checkpoints.
+
+    Args:
+        replay: what is held.
+        config: how fast it may be learned from.
+        counters: of this rank.
+    """
+
+    def __init__(self, replay: Replay, config: ReplayConfig, counters: Counters) -> None:
+        self._replay, self._pace, self._count = replay, Pace(config), Account(replay, counters)
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"replay": self._replay.state(), "pace": self._pace.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._replay.restore(state["replay"])
+        self._pace.restore(state["pace"])
+        self._count()

@@ -14,12 +14,12 @@ from hpcddrl.replay.replay import Replay, Sample
 from hpcddrl.roles.came import Counted
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.legs import Legs
-from hpcddrl.roles.pacing import Account, Pace
+from hpcddrl.roles.pacing import Holder
 from hpcddrl.roles.rollouts import transitions
-from hpcddrl.types import EnvSpec, Rollout, State
+from hpcddrl.types import EnvSpec, Rollout
 
 
-class ReplayRank:
+class ReplayRank(Holder):
     """Inserts rollouts, sends samples, updates priorities, until every learner has said its last.
 
     Args:
@@ -52,7 +52,8 @@ class ReplayRank:
         control: Control,
         traffic: Traffic,
     ) -> None:
-        self._replay, self._beta, self._batch_size = replay, beta, config.batch_size
+        super().__init__(replay, config, control.counters)
+        self._beta, self._batch_size = beta, config.batch_size
         self._legs, self._control = legs, control
         self._first_stream = {rank: number * num_envs for number, rank in enumerate(actors)}
         self._world = world
@@ -64,17 +65,6 @@ class ReplayRank:
             rank: Sender(world, Tag.SAMPLE, layout_out, 1, traffic) for rank in learners
         }
         self._steps = dict.fromkeys(learners, 0)  # that came since the last sample for each
-        self._pace, self._count = Pace(config), Account(replay, control.counters)
-
-    def state(self) -> State:
-        """See `Stateful`: what is held, and how far learning may follow what was gathered."""
-        return {"replay": self._replay.state(), "pace": self._pace.state()}
-
-    def restore(self, state: State) -> None:
-        """See `Stateful`."""
-        self._replay.restore(state["replay"])
-        self._pace.restore(state["pace"])
-        self._count()
 
     def run(self) -> None:
         """Serve, leg by leg, until the run ends."""

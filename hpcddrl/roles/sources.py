@@ -15,7 +15,7 @@ from hpcddrl.logs.timing import Phase
 from hpcddrl.replay.replay import Replay, Sample
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
-from hpcddrl.roles.pacing import Account, Pace
+from hpcddrl.roles.pacing import Holder
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.waiting import Waiting
 from hpcddrl.types import Array, Batch, EnvSpec, Output, Rollout, State, Transitions
@@ -168,7 +168,7 @@ def columns(batch: Batch, chosen: Array) -> Batch:
     )
 
 
-class Replayed:
+class Replayed(Holder):
     """Transitions drawn from a replay that this learner holds and fills.
 
     It gathers as long as more would be learned from than ``replay_ratio`` allows, and takes meanwhile what comes.
@@ -185,9 +185,9 @@ class Replayed:
     def __init__(
         self, feed: Feed, replay: Replay, beta: float, config: ReplayConfig, num_envs: int, control: Control
     ) -> None:
-        self._feed, self._replay, self._beta, self._config, self._num_envs = feed, replay, beta, config, num_envs
+        super().__init__(replay, config, control.counters)
+        self._feed, self._beta, self._config, self._num_envs = feed, beta, config, num_envs
         self._control = control
-        self._pace, self._count = Pace(config), Account(replay, control.counters)
         self._sample: Sample | None = None  # made with the first, then written anew
 
     def get(self, version: int) -> Transitions:
@@ -226,16 +226,6 @@ class Replayed:
         self._feed.release()
         self._count()
         return steps
-
-    def state(self) -> State:
-        """See `Stateful`: what is held, and how far learning may follow what was gathered."""
-        return {"replay": self._replay.state(), "pace": self._pace.state()}
-
-    def restore(self, state: State) -> None:
-        """See `Stateful`."""
-        self._replay.restore(state["replay"])
-        self._pace.restore(state["pace"])
-        self._count()
 
 
 def _transitions(drawn: Sample | SampleMessage, steps: int) -> Transitions:

@@ -95,9 +95,8 @@ def test_an_actor_that_is_killed_is_done_without(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["paac", "elf", "apex"])
 def test_an_actor_that_is_killed_is_done_without_by_every_kind_of_experience(recipe, tmp_path):
-    ranks = {"apex": 4}.get(recipe, 4)
     learns_soon = settings(experience__learning_starts=200) if recipe == "apex" else []
-    killed(tmp_path, ranks, recipe, [3], *learns_soon, lost=[3])
+    killed(tmp_path, 4, recipe, [3], *learns_soon, lost=[3])
 
 
 @pytest.mark.slow
