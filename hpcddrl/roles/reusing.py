@@ -13,7 +13,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.sources import Fresh, Kept
-from hpcddrl.types import Array, Batch, Rollout, Stage
+from hpcddrl.types import Array, Batch, Rollout, Stage, State
 
 
 class Reusing:
@@ -52,6 +52,15 @@ class Reusing:
         self._drawn: Drawn | None = None  # the last batch, if it was
         self._samples = 0
         self._stale = 0
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"memory": self._memory.state(), "owed": self._owed, "stale": self._stale}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._memory.restore(state["memory"])
+        self._owed, self._stale = float(state["owed"]), int(state["stale"])
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
