@@ -10,7 +10,7 @@ from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
 from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, candidates_of, trigger_of
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, Replay
-from hpcddrl.config.helpers import AtFrames, Pretext, RolloutReplay, WithStage
+from hpcddrl.config.helpers import AtFrames, LateEnsemble, Pretext, RolloutReplay, WithStage
 from hpcddrl.config.stages import NoDetector
 from hpcddrl.config.update import ParameterServer
 
@@ -303,6 +303,44 @@ def _stages(config: Config) -> Rules:
         )
     if isinstance(config.stages.middle, RolloutReplay):
         yield from _rollout_replay(config)
+    if isinstance(config.stages.late, LateEnsemble):
+        yield from _late_ensemble(config)
+
+
+def _late_ensemble(config: Config) -> Rules:
+    update, name = config.update, "stages.late.kind = 'ensemble'"
+    yield (
+        isinstance(config.stages.detector, NoDetector),
+        f"{name} with stages.detector.kind = 'none': nobody says when the late stage begins; set "
+        "stages.detector=detected, by_return or by_frames",
+    )
+    yield (
+        not isinstance(update, ParameterServer),
+        f"{name} with update.kind = {update.kind!r}: groups have weights of their own all along; set "
+        "coupling=ensemble and coupling.schedule=plateau instead, or update=server",
+    )
+    yield (
+        isinstance(update, ParameterServer) and update.mode == "synchronous",
+        f"{name} with update.mode = 'synchronous': learners whose gradients are averaged cannot go on apart; set "
+        "update.mode=asynchronous",
+    )
+    yield (
+        isinstance(config.algorithm, QLearning),
+        f"{name} with algorithm.kind = 'q_learning': the one model learns a policy; set algorithm=actor_critic or "
+        "stages.late=none",
+    )
+    yield (
+        config.coupling.kind != "uncoupled",
+        f"{name} with coupling.kind = {config.coupling.kind!r}: learners hear one kind of others; set "
+        "coupling=uncoupled or stages.late=none",
+    )
+    yield (
+        config.stages.late.kind == "ensemble"
+        and config.stages.late.topology != "all_to_all"
+        and config.topology.groups == 2,
+        f"stages.late.topology = {getattr(config.stages.late, 'topology', None)!r} with topology.groups = 2: of two, "
+        "all hear all; start three groups or more, or set stages.late.topology=all_to_all",
+    )
 
 
 def _rollout_replay(config: Config) -> Rules:
