@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from hpcddrl.config.coupling import BestMixing, CyclicBeta, Ensemble, SoftmaxMixing, UniformMixing
+from hpcddrl.config.experience import Hindsight, NoHindsight
 from hpcddrl.config.fields import STRICT, Fraction, NonNegative, Positive, PositiveFloat
 
 
@@ -135,6 +136,9 @@ class RolloutReplay:
     """Exponent of the importance weights (N · P)^−β: with 1 a replayed batch is, on average, as one drawn evenly."""
     negative_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a batch that is drawn from the rollouts with negative rewards alone, by how much they lost."""
+    hindsight: Annotated[NoHindsight | Hindsight, Field(discriminator="kind")] = Field(default_factory=NoHindsight)
+    """Of environments with goals only: k in k + 1 of the episodes drawn get a goal that they achieved in the rollout.
+    With ``future`` the steps after it are left out. V-trace weighs the actions as acted under another goal."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

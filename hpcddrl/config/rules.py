@@ -9,7 +9,7 @@ from hpcddrl.config.acting import CentralActing
 from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
 from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, candidates_of, trigger_of
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
-from hpcddrl.config.experience import Hindsight, Replay
+from hpcddrl.config.experience import Hindsight, NoHindsight, Replay
 from hpcddrl.config.helpers import AtFrames, LateEnsemble, Pretext, RolloutReplay, WithStage
 from hpcddrl.config.stages import NoDetector
 from hpcddrl.config.update import ParameterServer
@@ -179,22 +179,22 @@ def _replay(config: Config) -> Rules:
         f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
         f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
     )
-    yield from _hindsight(config, replay)
+    yield from _hindsight(config, replay.hindsight, "experience.hindsight")
 
 
-def _hindsight(config: Config, replay: Replay) -> Rules:
-    if not isinstance(replay.hindsight, Hindsight):
+def _hindsight(config: Config, hindsight: Hindsight | NoHindsight, where: str) -> Rules:
+    if not isinstance(hindsight, Hindsight):
         return
-    kind, env = replay.hindsight.kind, config.env
+    kind, env = hindsight.kind, config.env
     yield (
         env.reward not in ("raw", "clip"),
-        f"env.reward = {env.reward!r} with experience.hindsight.kind = {kind!r}: a reward is computed again under "
+        f"env.reward = {env.reward!r} with {where}.kind = {kind!r}: a reward is computed again under "
         "another goal, long after the running deviation it was divided by; set env.reward=raw or env.reward=clip",
     )
     yield (
         len(env.ids) > 1,
-        f"env.id = {env.id!r} with experience.hindsight.kind = {kind!r}: one environment says what goals are worth; "
-        "name one, or set experience.hindsight=none",
+        f"env.id = {env.id!r} with {where}.kind = {kind!r}: one environment says what goals are worth; "
+        f"name one, or set {where}=none",
     )
 
 
@@ -303,6 +303,7 @@ def _stages(config: Config) -> Rules:
         )
     if isinstance(config.stages.middle, RolloutReplay):
         yield from _rollout_replay(config)
+        yield from _hindsight(config, config.stages.middle.hindsight, "stages.middle.hindsight")
     if isinstance(config.stages.late, LateEnsemble):
         yield from _late_ensemble(config)
 

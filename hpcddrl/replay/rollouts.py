@@ -36,7 +36,7 @@ class RolloutMemory:
     """
 
     def __init__(self, config: RolloutReplay, like: Rollout, seed: int) -> None:
-        self._config, self._generator = config, np.random.default_rng(seed)
+        self._config, self.generator = config, np.random.default_rng(seed)
         capacity = config.capacity
         kept = {
             name: np.zeros((len(x), capacity, *x.shape[2:]), x.dtype)
@@ -62,12 +62,12 @@ class RolloutMemory:
             "slots": slots,
             "next": self._next,
             "capacity": capacity,
-            "generator": self._generator.bit_generator.state,
+            "generator": self.generator.bit_generator.state,
         }
 
     def restore(self, state: State) -> None:
         """See `Stateful`. With another capacity the newest stay; of rollouts of another length none can be drawn."""
-        self._generator.bit_generator.state = state["generator"]
+        self.generator.bit_generator.state = state["generator"]
         kept, capacity = state["kept"], self._config.capacity
         if any(kept[name].shape[0] != len(getattr(self._kept, name)) for name in self._columns):
             return
@@ -142,9 +142,9 @@ class RolloutMemory:
         """Draw n rollouts with replacement; there must be one at least. Valid until one of them is replaced."""
         negative = self._negatives.total
         share = self._config.negative_share if negative > 0 else 0.0
-        of_negatives = int(share * n + self._generator.random())  # share · n on average
+        of_negatives = int(share * n + self.generator.random())  # share · n on average
         parts = ((self._priorities, n - of_negatives), (self._negatives, of_negatives))
-        slots = np.concatenate([_stratified(tree, count, self._generator) for tree, count in parts if count])
+        slots = np.concatenate([_stratified(tree, count, self.generator) for tree, count in parts if count])
         probability = (1 - share) * self._priorities.get(slots) / self._priorities.total
         if share:
             probability = probability + share * self._negatives.get(slots) / negative

@@ -31,6 +31,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
+from hpcddrl.replay.rollout_hindsight import RolloutHindsight
 from hpcddrl.replay.rollouts import RolloutMemory
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
@@ -308,7 +309,9 @@ def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, confi
     memory = RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
     again = Batcher(rank.spec, unroll_length, count, 1)
     nbytes = rollouts_bytes(rank.config, rank.spec)
-    made = rank.remember("rollouts", Reusing(feed, batcher, kept, memory, again, count, config, rank.control))
+    hindsight = _rollout_hindsight(rank, config)
+    made = Reusing(feed, batcher, kept, memory, again, count, config, rank.control, hindsight)
+    rank.remember("rollouts", made)
     rank.lines.append(
         f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each learner"
         + (f"; {len(memory):,} are there" if rank.saved is not None else "")
@@ -368,6 +371,13 @@ def _hindsight(rank: Rank, config: Replay) -> Relabelling | None:
         return None
     outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
     return Relabelling(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
+
+
+def _rollout_hindsight(rank: Rank, config: RolloutReplay) -> RolloutHindsight | None:
+    if not isinstance(config.hindsight, Hindsight):
+        return None
+    outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
+    return RolloutHindsight(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
 
 
 def _priorities(config: Replay) -> Callable[[int], priorities.Priorities]:

@@ -397,3 +397,20 @@ def test_a_run_that_is_cut_learns_from_the_same_batches_as_one_that_is_not(cut):
     for a, b in zip(got, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
     assert link.counters.replayed > 0
+
+
+def test_rollouts_with_another_goal_keep_their_priorities_and_only_steps_to_it_count():
+    source, link, _ = source_of(replay_ratio=1.0)
+    learned, own = np.array([[True, True], [True, False], [True, False]]), np.array([True, False])
+    source._hindsight = lambda rollout, rng: (rollout, learned, own)
+    (fresh,) = learn(source, 1)
+    priorities = source._memory._priorities.weights.copy()
+    drawn = source.get(1)
+    assert (fresh.samples, drawn.samples) == (T * B, 4)
+    np.testing.assert_array_equal(drawn.valid.numpy(), learned)
+    slots = source._drawn.slots
+    source.feedback(np.array([7.0, 9.0], np.float32), True)
+    assert link.counters.replayed == 4
+    after = source._memory._priorities.weights
+    assert after[slots[0]] == pytest.approx((7.0 + 0.01) ** 0.6)
+    assert slots[0] == slots[1] or after[slots[1]] == priorities[slots[1]]
