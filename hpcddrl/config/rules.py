@@ -11,7 +11,7 @@ from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, c
 from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
 from hpcddrl.config.experience import Hindsight, NoHindsight, Replay
 from hpcddrl.config.helpers import AtFrames, LateEnsemble, Pretext, RolloutReplay, WithStage
-from hpcddrl.config.stages import NoDetector
+from hpcddrl.config.stages import NoDetector, StagesByFrames
 from hpcddrl.config.update import ParameterServer
 
 if TYPE_CHECKING:
@@ -372,9 +372,19 @@ def _determinism(config: Config) -> Rules:
         return
     acting, topology = config.acting, config.topology
     yield (
-        not isinstance(config.stages.detector, NoDetector),
+        not isinstance(config.stages.detector, NoDetector | StagesByFrames),
         f"deterministic = True with stages.detector.kind = {config.stages.detector.kind!r}: which episodes are known "
-        "when is chance; set stages.detector=none",
+        "when is chance; set stages.detector=by_frames or none",
+    )
+    yield (
+        isinstance(config.stages.late, LateEnsemble),
+        "deterministic = True with stages.late.kind = 'ensemble': how far learners that go on apart have come when "
+        "they hear each other is chance; set stages.late=none",
+    )
+    yield (
+        isinstance(config.stages.middle, RolloutReplay) and acting.kind == "local" and topology.actors_per_group != 0,
+        "deterministic = True with stages.middle.kind = 'replay': how far actors are ahead of a learner that draws "
+        "from a replay is chance; set topology.actors_per_group=0",
     )
     yield (
         isinstance(acting, CentralActing) and acting.minimum != "all",

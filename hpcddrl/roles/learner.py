@@ -88,7 +88,7 @@ class Learner:
                 lags = np.maximum(0, weights.version - batch.versions)
                 samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
                 stop = self._legs.over(weights.version + 1, weights.frames + frames * self._learners)
-                entering = weights.entering(control.wanted, weights.version + 1)
+                entering = weights.entering(control.wanted_with(weights.frames), weights.version + 1)
                 weights = self._update(entering, self._gradient, frames, samples, learned.metrics["loss"], stop)
                 control.enter(weights.stage, weights.since)
                 self._source.feedback(learned.errors, learned=not self._update.refused)

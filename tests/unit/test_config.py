@@ -336,7 +336,18 @@ SERVER = ["update=server", "topology.servers=1"]
             ],
             ["stages.late.topology = 'ring' with topology.groups = 2", "stages.late.topology=all_to_all"],
         ),
-        (["deterministic=true", "stages.detector=by_frames"], ["deterministic = True", "stages.detector.kind"]),
+        (
+            ["deterministic=true", "stages.detector=detected"],
+            ["deterministic = True", "stages.detector.kind", "by_frames"],
+        ),
+        (
+            [*SERVER, "deterministic=true", "stages.detector=by_frames", "stages.late=ensemble"],
+            ["deterministic = True with stages.late.kind = 'ensemble'", "set stages.late=none"],
+        ),
+        (
+            ["deterministic=true", "stages.detector=by_frames", "stages.middle=replay", "algorithm.correction=vtrace"],
+            ["deterministic = True with stages.middle.kind = 'replay'", "topology.actors_per_group=0"],
+        ),
         (["stages.detector=by_frames", "stages.detector.late_from=5"], ["stages.detector.middle_from = 1000000.0"]),
         (
             ['stages.detector={"kind": "by_return", "middle_above": 5, "late_above": 5}'],
