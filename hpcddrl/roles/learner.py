@@ -77,6 +77,7 @@ class Learner:
         """Learn until the leg ends; return the weights that it ends with."""
         control, counters, timing = self._control, self._control.counters, self._control.timing
         weights = weights._replace(last=weights.last or self._legs.finished(weights.frames))
+        control.enter(weights.stage, weights.since)  # of the leg before, or of the segment before
         self._publisher.put(weights)
         try:
             while not weights.last:
