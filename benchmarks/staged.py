@@ -54,6 +54,16 @@ STUDY = Study(
             settings=("network.torso=nips", "env.frame_stack=2"),  # convolutions, and two frames to tell what moves
         ),
         Game(
+            "MinAtar Breakout",  # images of 10 pixels have no convolutions to learn
+            "minatar.gym:BaseEnv",
+            240,
+            (2.0, 5.0),
+            (0.5, 10.0),
+            settings=("env.options.game=breakout", "env.frame_stack=1", "network.torso=auto"),
+            arms=("none", "replay", "negative reward", "ensemble"),
+            needs="minatar",
+        ),
+        Game(
             "Pong",
             "ALE/Pong-v5",
             1200,

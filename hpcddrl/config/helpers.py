@@ -114,8 +114,9 @@ class NoReuse:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RolloutReplay:
-    """Each learner keeps the rollouts of its environments, one by one, and learns from some again.
+    """Each learner keeps the rollouts that come to it, one environment's each, and learns from some again.
 
+    A worker that steps its own environments keeps its own, a learner with actors all of theirs.
     They are corrected for their age by V-trace against the policy that acted, and for how they were drawn by
     importance weights.
     """
