@@ -253,6 +253,7 @@ class Stateful(Protocol):
         """Go on from what `state` returned, in this process or in another one."""
 
 
+Answer = Callable[["torch.Tensor"], Output]  # observations [N, *observation_shape] -> what a network says of them
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions
 Metrics = dict[str, float]
 

@@ -53,7 +53,8 @@ class Rank:
     parts: dict[str, Stateful] = field(default_factory=dict)  # what checkpoints remember of this rank
     restarts: list[Callable[[int], None]] = field(default_factory=list)  # what each leg of an exact run begins with
     circle: Circle | None = None  # of the group's learners, on these
-    threads: int = 1
+    threads: int = 1  # that an operation is divided over
+    shares: int = 1  # that a batch is, each on a thread
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
 
