@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore, reopen
-from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.messages import FramesMessage, actions_layout, frames_layout
+from hpcddrl.comm.records import Layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.comm.world import World
 from hpcddrl.envs.make import Environments
