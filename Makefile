@@ -61,7 +61,7 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-staged
                benchmarks/staged.py: the helpers of each stage, alone and together, over seeds, hours
   make bench-groups
-               benchmarks/groups.py: what exchange costs 8 and 64 groups of one rank, whose environments sleep
+               benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
