@@ -10,6 +10,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.mpi, pytest.mark.timeout(900)]
 LIMIT_S = 240  # on two cores
 
 
+def solved(summary):
+    """Say whether a run ended because it had reached its target."""
+    return summary["exit_reason"] == "target_return"
+
+
 def learn(folder, ranks, recipe, env, target, seed, *options, limit_s=LIMIT_S):
     """Train until the mean return over the last 100 episodes is ``target``, or for as long as there is time.
 
@@ -29,11 +34,6 @@ def learn(folder, ranks, recipe, env, target, seed, *options, limit_s=LIMIT_S):
     )
     print(f"{summary['wall_s']:.0f} s, {summary['updates']:,.0f} updates")
     return out, summary
-
-
-def solved(summary):
-    """Say whether a run ended because it had reached its target."""
-    return summary["exit_reason"] == "target_return"
 
 
 ACTOR_CRITIC = ["a3c", "elf", "ga3c", "group_ensemble", "impala", "kickstart", "paac", "ppo"]
