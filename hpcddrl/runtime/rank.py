@@ -14,7 +14,8 @@ from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.failure import describe
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
-from hpcddrl.envs.make import Environments, games, make
+from hpcddrl.envs.environments import Environments
+from hpcddrl.envs.make import games, make
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork, make_network
