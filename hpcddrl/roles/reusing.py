@@ -8,6 +8,7 @@ import torch
 from hpcddrl.comm.channel import Ending
 from hpcddrl.config import RolloutReplay
 from hpcddrl.logs.timing import Phase
+from hpcddrl.networks.device import to_device
 from hpcddrl.replay.rollout_hindsight import RolloutHindsight
 from hpcddrl.replay.rollouts import Drawn, RolloutMemory
 from hpcddrl.roles.control import Control
@@ -126,8 +127,9 @@ class Reusing:
             learned = None
             if self._hindsight is not None:
                 _, learned, self._own = self._hindsight(drawn.rollout, self._memory.generator)
-            batch = self._again([drawn.rollout])._replace(steps=0, weight=torch.from_numpy(drawn.weight))
+            batch = self._again([drawn.rollout])._replace(steps=0)
+            weight = to_device(torch.from_numpy(drawn.weight), batch.valid.device)
             if learned is not None:
-                batch = batch._replace(valid=batch.valid * torch.from_numpy(learned))
+                batch = batch._replace(valid=batch.valid * to_device(torch.from_numpy(learned), batch.valid.device))
         self._samples = batch.samples
-        return batch
+        return batch._replace(weight=weight)

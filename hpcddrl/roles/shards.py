@@ -12,6 +12,7 @@ from hpcddrl.comm.messages import GradientMessage, WeightsMessage, gradient_layo
 from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.device import HostSide
 from hpcddrl.roles.updates import clip
 from hpcddrl.types import Metrics, Stage, Weights
 
@@ -65,6 +66,7 @@ class ServerUpdate:
             for rank, owned in zip(servers, slices(parameters, len(servers)), strict=True)
         ]
         numbers = range(len(servers))
+        self._gradient, self._values = HostSide(), HostSide()  # from where and to where messages go
         self._rounds = [numbers[:1], numbers[1:]] if asks else [numbers]  # of shards that are told at the same time
         self._versions = [0] * len(servers)
         self.metrics: Metrics = {}
@@ -82,9 +84,10 @@ class ServerUpdate:
             own = gradient[: weights.flat.numel()]
             self.metrics = {"grad_norm": clip(own, self._most)}
             self.refused = False
+            sent = self._gradient.fetch(own)
             for numbers in self._rounds:
                 for number in numbers:
-                    self._push(number, own, self._versions[number], frames, samples=samples, loss=loss)
+                    self._push(number, sent, self._versions[number], frames, samples=samples, loss=loss)
                 weights = self._pull(weights, numbers)
             wait_until(lambda: all(shard.gradients.idle for shard in self._shards))
         return weights
@@ -98,7 +101,7 @@ class ServerUpdate:
             successor: [P] weights for them to go on from, if any.
         """
         with self._timing(Phase.REDUCE):
-            told = weights.flat if successor is None else successor
+            told = self._gradient.fetch(weights.flat if successor is None else successor)
             for number in range(len(self._shards)):
                 self._push(number, told, weights.version, frames, refused=True, succeeds=successor is not None)
             weights = self._pull(weights, range(len(self._shards)))
@@ -151,9 +154,10 @@ class ServerUpdate:
                     break
                 self._meanwhile()
                 backoff.pause()
+        values = self._values.of(weights.flat).numpy()
         for number, slot in arrived.items():
             record, shard = slot.record, self._shards[number]
-            weights.flat.numpy()[shard.owned] = record.flat
+            values[shard.owned] = record.flat
             self._versions[number] = int(record.version[0])
             self.refused = self.refused or bool(record.refused[0])
             weights = weights._replace(last=weights.last or bool(record.last[0]))
@@ -162,4 +166,5 @@ class ServerUpdate:
                 version, frames = int(record.version[0]), float(record.frames[0])
                 weights = weights._replace(version=version, frames=frames, stage=stage, since=since)
             shard.weights.release(slot)
+        self._values.store(weights.flat)
         return weights

@@ -13,6 +13,7 @@ from hpcddrl.comm.allreduce import Averaging
 from hpcddrl.comm.channel import Ending
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.device import HostSide
 from hpcddrl.types import Metrics, RunError, Stage, State, Tuning, Weights
 
 
@@ -193,6 +194,32 @@ class LocalUpdate:
 
     def close(self) -> None:
         """See `Update`: nothing is held."""
+
+
+class ThroughHost:
+    """Averages a GPU's vector in pinned host memory, by an averaging that does not read from GPUs.
+
+    Args:
+        averaging: over the learners.
+    """
+
+    def __init__(self, averaging: Averaging) -> None:
+        self._averaging, self._host = averaging, HostSide()
+        self.name, self.on_gpus = f"{averaging.name} in host memory", True
+
+    @property
+    def size(self) -> int:
+        """See `Averaging`."""
+        return self._averaging.size
+
+    def average(self, vector: Tensor) -> None:
+        """See `Averaging`. Collective over ``learners``."""
+        self._averaging.average(self._host.fetch(vector))
+        self._host.store(vector)
+
+    def close(self) -> None:
+        """See `Averaging`."""
+        self._averaging.close()
 
 
 class AllReduceUpdate:

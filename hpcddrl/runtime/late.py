@@ -39,7 +39,7 @@ def late_of(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) -
         rank.lines.append("stages.late.kind = 'ensemble': one learner is no ensemble, so it goes on with the server")
         return None
     one = network_of(rank, group)
-    one.precision = network.precision
+    one.to(rank.devices.learner).precision = network.precision
     assert isinstance(one, PolicyValueNetwork), "checked when the configuration was made"
     optimization, timing, world = config.optimization, rank.control.timing, rank.comms.world
     step = OptimizerStep(values, optimization, config.budget.frames, 1, rank.tuning)
