@@ -81,17 +81,27 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
         else make_compressor(compression, blueprint)
     )
     recent = Recent(_first_observations(rank, network), states_of(compression))
-    packing = Compressing(compressor, network, recent, likeness_of(network, rank.spec), rank.control)
+    name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
+    packing = Compressing(name, compressor, network, recent, likeness_of(network, rank.spec), rank.control)
+    remember(rank, packing)
     here = acts_here(rank)
     if here:
         _tune(rank, compressor.stand_in)
-    name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
     how = "act on the learner" if here else "are published"
     most = "at most " * isinstance(compression, Auto)
     rank.lines.append(f"compression {name}: {most}{packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
     return Standing(packing, compressor.stand_in)
+
+
+def remember(rank: Rank, packing: Compressing) -> None:
+    """Let checkpoints remember what acts; what they remember of another kind, or of none, is of no use."""
+    saved = rank.saved
+    if saved is not None and (before := saved.get("compression", {"of": "none"})["of"]) != packing.of:
+        rank.lines.append(f"compression was {before} at the checkpoint: {packing.of} begins anew")
+        saved.pop("compression", None)
+    rank.remember("compression", packing)
 
 
 def acts_here(rank: Rank) -> bool:
