@@ -38,10 +38,10 @@ from hpcddrl.types import Array
 TEXT = """\
 `impala` and `ga3c` act with the network that they train. `small` trains and acts with the student's, half as wide.
 `nnc` acts with the student and trains the other; `int8` is its student with 8-bit weights. The arms of the last game
-are `impala` whose actors see new weights every 40 updates alone, with each correction. A learner and three actors each;
-what acts for `ga3c` is on the learner's rank. All arms choose their precision by timing (`precision=auto`). In `held`
-nothing is smaller, but what acts has its weights in the format that is fastest for acting, as `impala`'s actors have:
-gains are beside the faster of `ga3c` and `ga3c held`."""
+are `impala` whose actors see new weights every 40 updates alone, with each correction, for the same frames. A learner
+and three actors each; what acts for `ga3c` is on the learner's rank. All arms choose their precision by timing
+(`precision=auto`). In `held` nothing is smaller, but what acts has its weights in the format that is fastest for
+acting, as `impala`'s actors have: gains are beside the faster of `ga3c` and `ga3c held`."""
 STILL = ("compression=whole", "compression.format=fp32", "compression.trigger.updates=40")
 SAME = ("algorithm.correction=vtrace",)  # that of the recipes which act with what they train
 FRAMEWORKS = ("impala", "ga3c")
@@ -215,7 +215,13 @@ STUDY = Study(
             settings=("network.torso=nature",),
             arms=("impala", "impala nnc"),
         ),
-        catch("nature", 120, name="still actors", arms=tuple(f"still {name}" for name in CORRECTIONS)),
+        catch(
+            "nature",
+            240,
+            "budget.frames=500000",
+            name="still actors",
+            arms=tuple(f"still {name}" for name in CORRECTIONS),
+        ),
     ),
     helpers=("compress", "publish"),
     tables=(amdahl, saved, order),
