@@ -8,9 +8,7 @@ from hpcddrl.config import ActorCritic, Config
 from hpcddrl.config.compression import Distillation, ShareOfTime, Student
 from hpcddrl.recipes.ga3c import ga3c
 
-LITTLE_AND_OFTEN = Distillation(
-    trigger=ShareOfTime(share=0.2), steps=8, batch_size=64, learning_rate=3e-3, states=512
-)
+LITTLE_AND_OFTEN = Distillation(trigger=ShareOfTime(share=0.2), steps=8, batch_size=64, learning_rate=3e-3, states=512)
 
 
 def nnc_ga3c() -> Config:
