@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,23 @@ def _say_pace(out: Console, job: Job, steps_per_s: float, pace: Pace | None) -> 
             f"{steps_per_s / wanted.busy:,.3g} env steps/s each; rates below shrink with the pace (--steps-per-s)"
         )
     _say(out, f"one learner here, alone on one thread, learns from {pace.samples:,.0f} samples/s{answered}: {verdict}")
+    if job.actors and len(kinds) == 1:
+        _say_threads(out, job, pace)
+
+
+def _say_threads(out: Console, job: Job, pace: Pace) -> None:
+    """Say how this machine's processors would be divided among the roles, if all ranks ran here."""
+    from hpcddrl.runtime.threads import costs, crowded, threads
+
+    processors, roles = len(os.sched_getaffinity(0)), [place.role for place in job.places]
+    given = threads(roles, processors, costs(job, pace))
+    shared = crowded(roles, processors, given)
+
+    def each(role: Role) -> str:
+        share = " (one for each share of a batch)" if shared and given[role] > 1 else ""
+        return f"{role} {count(given[role], 'thread')}{share}"
+
+    _say(out, f"on the {processors} processors here, by what each role takes: {', '.join(map(each, given))}")
 
 
 def _say(out: Console, line: str) -> None:
