@@ -75,6 +75,7 @@ def plan(
     _say_what(out, job)
     _say_pace(out, job, steps_per_s, pace)
     _roles(out, job)
+    _devices(out, job)
     _messages(out, job, sent, steps_per_s)
     _memory(out, job, parts, base)
     if ranks_per_host is not None:
@@ -155,6 +156,27 @@ def _roles(out: Console, job: Job) -> None:
         of_group = "-" if job.places[crew.ranks[0]].group is None else str(crew.a_group)
         shown.add_row(str(crew.role), str(len(crew.ranks)), of_group, crew.spans, _does(job, crew.role))
     out.print(shown)
+
+
+def _devices(out: Console, job: Job) -> None:
+    """Say what each role will compute on, as far as that can be told where the job does not run."""
+    from hpcddrl.networks.device import gpus
+    from hpcddrl.runtime.devices import wishes
+
+    means = {"cuda": "a GPU of its node", "auto": "a GPU if its node has one, else cores", "cpu": "cores"}
+    kinds = job.kinds
+    for number, kind in enumerate(kinds):
+        learner, inference = wishes(kind.config, kind.spec)
+        whose = f" of groups like group {number}" if len(kinds) > 1 else ""
+        acts = inference != learner and (not job.actors or kind.config.acting.kind == "central")
+        _say(
+            out,
+            f"devices: each learner{whose} computes on {means[learner]}"
+            + (f", and chooses actions on {means[inference]}" if acts else "")
+            + "; all other roles on cores",
+        )
+    if any(wishes(kind.config, kind.spec) != ("cpu", "cpu") for kind in kinds):
+        _say(out, f"this machine's GPUs: {', '.join(gpus()) or 'none'}; the pace is that of cores")
 
 
 def _does(job: Job, role: Role) -> str:
