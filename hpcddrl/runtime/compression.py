@@ -11,7 +11,7 @@ import torch
 
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.compressors.auto import Pick, pick
-from hpcddrl.compressors.compressed import Compressor, StandIn
+from hpcddrl.compressors.compressed import Blueprint, Compressor, StandIn
 from hpcddrl.compressors.cost import cost_of
 from hpcddrl.compressors.distillation import likeness_of
 from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_in, name_of, warning_of
@@ -99,15 +99,20 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
     most = "at most " * isinstance(compression, Auto)
     rank.lines.append(f"compression {name}: {most}{packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
     if isinstance(compressor, Compressor):
-        own, whole = cost_of(compressor.shape.network, rank.spec), cost_of(blueprint.build(), rank.spec)
-        binary = f" and {own.binary_macs:,} of one bit" * (own.binary_macs > 0)
-        rank.lines.append(
-            f"compression {name}: {own.parameters:,} parameters instead of {whole.parameters:,}, {own.macs:,}{binary} "
-            f"multiply-accumulates an observation instead of {whole.macs:,}"
-        )
+        rank.lines.append(f"compression {name}: {_counted(compressor, blueprint)}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
     return Standing(packing if devices.learner == CPU else Following(packing, values), compressor.stand_in)
+
+
+def _counted(compressor: Compressor, blueprint: Blueprint) -> str:
+    """Return what an answer costs in numbers, whatever the machine, beside what it costs the learner's network."""
+    own, full = (cost_of(network, blueprint.spec) for network in (compressor.shape.network, blueprint.build()))
+    binary = f" and {own.binary_macs:,} of one bit" * (own.binary_macs > 0)
+    return (
+        f"{own.parameters:,} parameters instead of {full.parameters:,}, {own.macs:,}{binary} multiply-accumulates an "
+        f"observation instead of {full.macs:,}"
+    )
 
 
 def _copy_on(rank: Rank, group: int, values: torch.Tensor, device: torch.device) -> tuple[AnyNetwork, torch.Tensor]:
