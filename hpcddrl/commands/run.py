@@ -25,6 +25,7 @@ from hpcddrl.settings import dump, override
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's directory.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the configuration.")
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
+@click.option("--evaluate-every", type=float, help="Frames from one evaluation beside the training to the next.")
 @click.option("--trace", is_flag=True, help="Write a timeline of all ranks for ui.perfetto.dev when the run ends.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
 def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: bool, **options: Any) -> int:
@@ -83,6 +84,7 @@ def with_options(
     seed: int | None,
     settings: tuple[str, ...],
     deterministic: bool,
+    evaluate_every: float | None,
     trace: bool,
 ) -> Config:
     """Return the configuration with the options of ``run`` in it.
@@ -97,6 +99,7 @@ def with_options(
         "budget.target_return": target_return,
         "seed": seed,
         "deterministic": True if deterministic else None,
+        "evaluation.every_frames": evaluate_every,
         "logging.trace": True if trace else None,
     }
     options = [

@@ -55,7 +55,7 @@ from hpcddrl.config.helpers import (
     RolloutReplay,
     WithStage,
 )
-from hpcddrl.config.run import SCHEMA, Budget, Config, Failures, Logging
+from hpcddrl.config.run import SCHEMA, Budget, Config, Evaluation, Failures, Logging
 from hpcddrl.config.stages import DetectedStages, NoDetector, Stages, StagesByFrames, StagesByReturn
 from hpcddrl.config.update import (
     AdaGrad,
@@ -99,6 +99,7 @@ __all__ = [
     "DetectedStages",
     "Ensemble",
     "Env",
+    "Evaluation",
     "Experience",
     "Failures",
     "Fresh",

@@ -50,6 +50,21 @@ class Logging:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Evaluation:
+    """Full games that are played beside the training with what has been learned so far."""
+
+    every_frames: PositiveFloat | None = None
+    """Environment frames, all ranks together, from one evaluation to the next: of the start, and of the end too. Each
+    group's (of a server: all workers') weights play in a process of its own beside the first learner, which takes the
+    processor time that ranks leave. One that is not over when the next is due has that wait, in deterministic runs the
+    learner. Unset: none."""
+    episodes: Positive = 10
+    """Full games in each evaluation, the same each time, from the seeds that ``evaluate`` plays."""
+    sampled: bool = False
+    """Draw actions from the policy instead of taking the likeliest."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Failures:
     """When a rank counts as failed, though it has not died."""
 
@@ -77,6 +92,7 @@ class Config:
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)
     logging: Logging = Field(default_factory=Logging)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     failures: Failures = Field(default_factory=Failures)
     group_settings: tuple[tuple[str, ...], ...] = ()
     """What groups differ in: settings, written as for --set, of the first group, the second, …; with more groups than

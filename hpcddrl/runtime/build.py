@@ -9,7 +9,7 @@ import torch
 from hpcddrl.comm.allreduce import Total, averaging
 from hpcddrl.comm.failure import tolerant
 from hpcddrl.comm.messages import rollout_layout
-from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
+from hpcddrl.comm.placement import Role, dealt, leaders, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import (
     AdaptiveCompensation,
@@ -47,6 +47,7 @@ from hpcddrl.roles.applying import (
     in_turn,
     together,
 )
+from hpcddrl.roles.evaluating import Evaluating, NoEvaluating, Periodically
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
@@ -57,6 +58,8 @@ from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
 from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
+from hpcddrl.runtime.evaluation import FIRST_SEED, Protocol
+from hpcddrl.runtime.examining import Apart
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import (
@@ -67,6 +70,7 @@ from hpcddrl.runtime.rank import (
     legs_of,
     network_of,
     saver_of,
+    teller,
     with_precision,
 )
 from hpcddrl.runtime.stages import pretext_of
@@ -243,6 +247,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         update,
         publisher,
         peers,
+        _evaluating(rank),
         saver_of(rank, network),
         legs_of(rank, None if step is None else _enough(rank, shares=config.topology.groups or 1)),
         rank.control,
@@ -250,6 +255,19 @@ def _learner(rank: Rank) -> Callable[[], None]:
         len(learners),
     )
     return lambda: learner.run(weights)
+
+
+def _evaluating(rank: Rank) -> Evaluating:
+    """Let one of all who share weights have them evaluated: a group's first learner, with servers the first of all."""
+    wanted, first = rank.config.evaluation, leaders(rank.places)
+    mine = first[:1] if rank.config.topology.servers else first
+    if wanted.every_frames is None or rank.comms.world.rank not in mine:
+        return NoEvaluating()
+    protocol = Protocol(wanted.episodes, not wanted.sampled, FIRST_SEED)
+    examiner = Apart(rank.config, rank.spec, protocol)
+    every = wanted.every_frames / len(mine)
+    made = Periodically(examiner, every, wanted.episodes, rank.config.deterministic, rank.control, teller(rank))
+    return rank.remember("evaluating", made)
 
 
 def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:

@@ -274,6 +274,7 @@ def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
         "peak_rss_bytes": peak_resident_bytes(),
         "counters": counters.tolist(),
+        "evaluation": {rank.played: control.evaluation} if control.evaluation else {},
     }
 
     def conclude(reports: dict[int, Report]) -> int:
@@ -330,6 +331,7 @@ def _summary(config: Config, view: View, reports: list[Report], reason: str) -> 
         "lag_mean": known(float(np.nanmean(lags))) if not np.isnan(lags).all() else None,
         "phase_share": phase_shares(reports),
         "peak_rss_bytes": of_roles(lambda rs: max(r["peak_rss_bytes"] for r in rs)),
+        "evaluation": {name: row for report in reports for name, row in report["evaluation"].items()},
         "lost_ranks": sorted(view.lost),
         "silent_ranks": sorted(view.silent),
         "env_restarts": view.total("restarts"),
