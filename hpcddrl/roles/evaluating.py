@@ -9,12 +9,19 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.types import State, Weights
 
 GRACE_S = 60.0  # after the end of a run, for its last games
+
+
+def evaluators(places: tuple[Place, ...]) -> list[int]:
+    """Return who has weights evaluated: the first learner of each group, of those who share a server's the first."""
+    first = leaders(places)
+    return first[:1] if ranks_of(places, Role.SERVER) else first
 
 
 class Played(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from hpcddrl.comm.allreduce import Total, averaging
 from hpcddrl.comm.failure import tolerant
 from hpcddrl.comm.messages import rollout_layout
-from hpcddrl.comm.placement import Role, dealt, leaders, ranks_of, slices
+from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import (
     AdaptiveCompensation,
@@ -47,7 +47,7 @@ from hpcddrl.roles.applying import (
     in_turn,
     together,
 )
-from hpcddrl.roles.evaluating import Evaluating, NoEvaluating, Periodically
+from hpcddrl.roles.evaluating import Evaluating, NoEvaluating, Periodically, evaluators
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
@@ -258,14 +258,13 @@ def _learner(rank: Rank) -> Callable[[], None]:
 
 
 def _evaluating(rank: Rank) -> Evaluating:
-    """Let one of all who share weights have them evaluated: a group's first learner, with servers the first of all."""
-    wanted, first = rank.config.evaluation, leaders(rank.places)
-    mine = first[:1] if rank.config.topology.servers else first
-    if wanted.every_frames is None or rank.comms.world.rank not in mine:
+    """Let this learner have its weights evaluated, if it is the one who does of all who share them."""
+    wanted, those = rank.config.evaluation, evaluators(rank.places)
+    if wanted.every_frames is None or rank.comms.world.rank not in those:
         return NoEvaluating()
     protocol = Protocol(wanted.episodes, not wanted.sampled, FIRST_SEED)
     examiner = Apart(rank.config, rank.spec, protocol)
-    every = wanted.every_frames / len(mine)
+    every = wanted.every_frames / len(those)
     made = Periodically(examiner, every, wanted.episodes, rank.config.deterministic, rank.control, teller(rank))
     return rank.remember("evaluating", made)
 
