@@ -59,7 +59,7 @@ from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, S
 from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.evaluation import FIRST_SEED, Protocol
-from hpcddrl.runtime.examining import Apart
+from hpcddrl.runtime.examining import NICENESS, Apart
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import (
@@ -263,9 +263,10 @@ def _evaluating(rank: Rank) -> Evaluating:
     if wanted.every_frames is None or rank.comms.world.rank not in those:
         return NoEvaluating()
     protocol = Protocol(wanted.episodes, not wanted.sampled, FIRST_SEED)
-    examiner = Apart(rank.config, rank.spec, protocol)
+    exact = rank.config.deterministic  # then the learner waits
+    examiner = Apart(rank.config, rank.spec, protocol, 0 if exact else NICENESS)
     every = wanted.every_frames / len(those)
-    made = Periodically(examiner, every, wanted.episodes, rank.config.deterministic, rank.control, teller(rank))
+    made = Periodically(examiner, every, wanted.episodes, exact, rank.control, teller(rank))
     return rank.remember("evaluating", made)
 
 

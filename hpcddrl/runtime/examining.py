@@ -24,7 +24,7 @@ from hpcddrl.roles.evaluating import Played
 from hpcddrl.runtime.evaluation import Player, Protocol, Score, behaviour_of, returns_in_blocks
 from hpcddrl.types import Array, EnvSpec
 
-NICENESS = 10  # of a processor that a rank wants too, Linux gives it a tenth; with 19 games would hardly ever end
+NICENESS = 10  # a processor that a rank wants too gives it a tenth; of 19 games would hardly ever end
 
 
 class Worker(NamedTuple):
@@ -43,10 +43,11 @@ class Apart:
         config: of the network and its environments.
         spec: of these.
         protocol: how games are played.
+        niceness: of the process, over this one's.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec, protocol: Protocol) -> None:
-        self._what = config, spec, protocol
+    def __init__(self, config: Config, spec: EnvSpec, protocol: Protocol, niceness: int = NICENESS) -> None:
+        self._what = config, spec, protocol, niceness
         self._worker = self._start()
         self._asked: queue.SimpleQueue[tuple[Connection, Array]] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Played | str] = queue.SimpleQueue()
@@ -93,13 +94,13 @@ class Apart:
                 self._answers.put(f"its process has ended ({type(error).__name__})")
 
 
-def serve(connection: Connection, config: Config, spec: EnvSpec, protocol: Protocol) -> None:
+def serve(connection: Connection, config: Config, spec: EnvSpec, protocol: Protocol, niceness: int) -> None:
     """Be that process: play with all weights that come, until nobody sends any more.
 
     What an environment raises is sent back as text, and ends it; so does one that hangs.
     """
     belong_to_rank()
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    os.nice(niceness)
     torch.set_num_threads(1)
     threading.excepthook = _die
     config = replace(config, env=replace(config.env, isolated=False))  # this process is isolation enough
