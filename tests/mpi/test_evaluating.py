@@ -13,7 +13,7 @@ from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision
 from hpcddrl.runtime.evaluation import FIRST_SEED, Protocol, players_of, scores_of
 
-LIMIT_S = 180.0
+LIMIT_S = 400.0
 
 
 @pytest.mark.mpi

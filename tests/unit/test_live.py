@@ -145,6 +145,16 @@ def test_it_draws_again_until_the_run_has_ended(copy):
     assert all(seconds >= 7 for seconds in slept)
 
 
+def test_it_takes_no_more_than_its_share_of_the_processors(copy, monkeypatch):
+    """What is done with a picture counts too."""
+    clock, slept = [0.0], []
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4))
+    for _ in zip(range(3), follow([copy], 1.0, slept.append), strict=False):
+        clock[0] += 0.5
+    assert slept == [0.5 / (0.005 * 4)] * 2
+
+
 def test_between_two_readings_it_gives_way_to_the_ranks(monkeypatch):
     did = []
     monkeypatch.setattr("os.setpriority", lambda *what: did.append(what))
