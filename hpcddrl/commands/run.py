@@ -26,6 +26,7 @@ from hpcddrl.settings import dump, override
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the configuration.")
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
 @click.option("--evaluate-every", type=float, help="Frames from one evaluation beside the training to the next.")
+@click.option("--tensorboard", is_flag=True, help="Write scalars for TensorBoard beside the run, to <run>/tensorboard.")
 @click.option("--trace", is_flag=True, help="Write a timeline of all ranks for ui.perfetto.dev when the run ends.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
 def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: bool, **options: Any) -> int:
@@ -85,6 +86,7 @@ def with_options(
     settings: tuple[str, ...],
     deterministic: bool,
     evaluate_every: float | None,
+    tensorboard: bool,
     trace: bool,
 ) -> Config:
     """Return the configuration with the options of ``run`` in it.
@@ -100,6 +102,7 @@ def with_options(
         "seed": seed,
         "deterministic": True if deterministic else None,
         "evaluation.every_frames": evaluate_every,
+        "logging.tensorboard": True if tensorboard else None,
         "logging.trace": True if trace else None,
     }
     options = [

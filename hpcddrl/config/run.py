@@ -43,6 +43,8 @@ class Logging:
     """Updates of each group (or server) between two, instead, in deterministic runs: the clock decides nothing there.
     Each of them begins all environments anew, so another number here gives another run."""
     keep_checkpoints: Positive = 3
+    tensorboard: bool = False
+    """Have scalars written to the run's folder tensorboard while it goes on, by a process beside rank 0."""
     trace: bool = False
     """Write what each rank did and sent, instant by instant, when the run ends: segments/<n>/trace.json.gz."""
     trace_events: Positive = 400_000

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.logs.timing import Phase
-from hpcddrl.roles.control import Control
 from hpcddrl.types import State, Weights
+
+if TYPE_CHECKING:  # the process that plays must not begin MPI, as its import does
+    from hpcddrl.roles.control import Control
 
 GRACE_S = 60.0  # after the end of a run, for its last games
 

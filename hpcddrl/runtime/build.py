@@ -47,7 +47,6 @@ from hpcddrl.roles.applying import (
     in_turn,
     together,
 )
-from hpcddrl.roles.evaluating import Evaluating, NoEvaluating, Periodically, evaluators
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
@@ -56,10 +55,9 @@ from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
+from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
-from hpcddrl.runtime.evaluation import FIRST_SEED, Protocol
-from hpcddrl.runtime.examining import NICENESS, Apart
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import (
@@ -70,7 +68,6 @@ from hpcddrl.runtime.rank import (
     legs_of,
     network_of,
     saver_of,
-    teller,
     with_precision,
 )
 from hpcddrl.runtime.stages import pretext_of
@@ -247,7 +244,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         update,
         publisher,
         peers,
-        _evaluating(rank),
+        evaluating_of(rank),
         saver_of(rank, network),
         legs_of(rank, None if step is None else _enough(rank, shares=config.topology.groups or 1)),
         rank.control,
@@ -255,19 +252,6 @@ def _learner(rank: Rank) -> Callable[[], None]:
         len(learners),
     )
     return lambda: learner.run(weights)
-
-
-def _evaluating(rank: Rank) -> Evaluating:
-    """Let this learner have its weights evaluated, if it is the one who does of all who share them."""
-    wanted, those = rank.config.evaluation, evaluators(rank.places)
-    if wanted.every_frames is None or rank.comms.world.rank not in those:
-        return NoEvaluating()
-    protocol = Protocol(wanted.episodes, not wanted.sampled, FIRST_SEED)
-    exact = rank.config.deterministic  # then the learner waits
-    examiner = Apart(rank.config, rank.spec, protocol, 0 if exact else NICENESS)
-    every = wanted.every_frames / len(those)
-    made = Periodically(examiner, every, wanted.episodes, exact, rank.control, teller(rank))
-    return rank.remember("evaluating", made)
 
 
 def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:

@@ -31,6 +31,7 @@ from hpcddrl.roles.counters import View, account, counters_for, steppers
 from hpcddrl.roles.legs import Files
 from hpcddrl.roles.monitor import Monitor
 from hpcddrl.roles.stages import most_returns
+from hpcddrl.runtime import board
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
@@ -93,9 +94,12 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         for line in _said_once(world, me, rank.lines):
             display.say(line)
         _survive(rank, display)
+        scalars = board.Board(path) if config.logging.tensorboard and monitor is not None else None
         loop()
         rank.control.close()
         code = _sum_up(rank, monitor, display)
+        if scalars is not None:
+            display.say(scalars.finish())
         if trace is not None and not rank.comms.world.gone:  # it is gathered from all
             trace.gather()
             if monitor is not None:
@@ -206,6 +210,8 @@ def _checked(config: Config, ranks: int, resume: bool) -> tuple[Config, EnvSpec]
         whole = refitted(config, ranks)
     if isinstance(whole.update, AllReduce) and (whole.topology.learners_per_group or 1) > 1:
         require(whole.update.backend)
+    if whole.logging.tensorboard:
+        board.require()
     return whole, checked(whole)
 
 

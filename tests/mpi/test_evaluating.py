@@ -13,7 +13,7 @@ from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.policy_value import PolicyValueNetwork, Precision
 from hpcddrl.runtime.evaluation import FIRST_SEED, Protocol, players_of, scores_of
 
-LIMIT_S = 400.0
+LIMIT_S = 180.0
 
 
 @pytest.mark.mpi
@@ -44,7 +44,7 @@ def rows_of(run, segment):
 def test_games_beside_the_training_are_those_of_evaluate_and_go_on_after_a_cut(tmp_path):
     """The run is deterministic, and cut by damage to all checkpoints but the first two."""
     out, cut = tmp_path / "run", tmp_path / "cut"
-    many = settings(logging__keep_checkpoints=100, logging__checkpoint_updates=4)
+    many = settings(logging__keep_checkpoints=100, logging__checkpoint_updates=4, logging__interval_s=0.1)
     arguments = ["--env", "hpcddrl/Catch-v0", "--deterministic", "--frames", "3000", "--out", out, *many]
     job = hpcddrl(2, "run", "impala", *arguments, "--evaluate-every", "1000", cwd=tmp_path, limit_s=LIMIT_S)
     assert job.rc == 0, job.text

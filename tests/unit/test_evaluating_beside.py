@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +25,7 @@ from hpcddrl.runtime.evaluation import Player, Protocol, Score, behaviour_of, re
 from hpcddrl.runtime.examining import Apart, played
 from hpcddrl.types import Weights
 
+ROOT = Path(__file__).parents[2]
 SPEC = probe(CONFIG.env)
 
 
@@ -205,6 +209,12 @@ def test_it_plays_the_games_that_evaluate_plays():
 
 def _block(one, count, seed):
     return returns_of(CONFIG, one.network, one.behaviour, count, False, seed)
+
+
+def test_the_process_does_not_begin_mpi():
+    """It would be another process of the same rank, for which the launcher and the others would wait for ever."""
+    code = "import sys, hpcddrl.__main__, hpcddrl.runtime.examining; sys.exit('mpi4py' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_a_process_apart_plays_with_the_weights_it_is_given_and_is_replaced_when_it_dies():

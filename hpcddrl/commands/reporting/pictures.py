@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,26 +162,26 @@ def _pretext(run: Path) -> list[Picture]:
 
 def of_comparison(runs: Runs) -> list[Picture]:
     """Draw several runs together."""
-    tables = runs.tables
+    tables, settings = runs.tables, list(dict.fromkeys(runs.runs["setting"]))
     return [
         picture(
             "Learning curves",
             "Interquartile mean over seeds (of fewer than four: the mean) with its 95 % bootstrap interval; thin lines "
             "are the seeds. A line ends where the first of its seeds does.",
-            learning_curves(tables["episodes"]),
+            learning_curves(tables["episodes"], settings=settings),
         ),
-        *_evaluated_together(runs),
+        *_evaluated_together(runs, settings),
         picture("Throughput", "A dot a run, the bar their mean.", throughput_of_settings(tables["progress"])),
         picture(
             "Where the time went",
             "Share of wall time, all ranks of a role and all seeds of a setting together.",
             phase_bars(tables["timing"], ("setting", "role")),
         ),
-        *_compressed_together(runs),
+        *_compressed_together(runs, settings),
     ]
 
 
-def _evaluated_together(runs: Runs) -> list[Picture]:
+def _evaluated_together(runs: Runs, settings: Sequence[str]) -> list[Picture]:
     evaluation = runs.tables["evaluation"]
     if not len(evaluation):
         return []
@@ -190,11 +190,11 @@ def _evaluated_together(runs: Runs) -> list[Picture]:
         "Full games from the same seeds each time, the mean over a run's groups; lines and bands as above, from one "
         "evaluation to the next."
     )
-    figure = learning_curves(rounds(evaluation, games), window=1, label="return, evaluated")
+    figure = learning_curves(rounds(evaluation, games), window=1, label="return, evaluated", settings=settings)
     return [picture("Evaluations beside the training", caption, figure)]
 
 
-def _compressed_together(runs: Runs) -> list[Picture]:
+def _compressed_together(runs: Runs, settings: Sequence[str]) -> list[Picture]:
     found = costs(runs)
     if not (found["kind"] != PLAIN).any():
         return []
@@ -202,7 +202,7 @@ def _compressed_together(runs: Runs) -> list[Picture]:
         picture(
             "What acting costs, and how like it is",
             "A point a run. A bar reaches to the KL before what acts followed what learns.",
-            latency_against_kl(found),
+            latency_against_kl(found, settings),
         ),
         picture(
             "What compression can give (Amdahl's law)",
