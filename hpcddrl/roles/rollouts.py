@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from hpcddrl.envs.environments import Environments
 from hpcddrl.envs.frames import as_observation, stack
-from hpcddrl.envs.make import Environments
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.roles.counters import Counters
 from hpcddrl.types import Act, Acted, Array, Batch, EnvSpec, Rollout

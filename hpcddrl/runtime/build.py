@@ -56,7 +56,7 @@ from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
 from hpcddrl.runtime.beside import evaluating_of
-from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
+from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
@@ -71,7 +71,7 @@ from hpcddrl.runtime.rank import (
     with_precision,
 )
 from hpcddrl.runtime.stages import pretext_of
-from hpcddrl.types import Stage, Stateful, Weights
+from hpcddrl.types import Answer, Stage, Stateful, Weights
 
 
 def build(rank: Rank) -> Callable[[], None]:
@@ -231,7 +231,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     if not acts_here(rank):
         answers = [actor for actor in actors if world.rank in _answering(rank, rank.places[actor].number)]
         publisher = Publisher(world, answers, packing, config.deterministic, rank.control.timing, rank.traffic)
-    algorithm = algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning)
+    algorithm = algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning, rank.shares)
     pretext, peers = pretext_of(rank, network, flat.gradient), peers_of(rank, group, network)
     for name, part in (("algorithm", algorithm), ("pretext", pretext), ("peers", peers)):
         if isinstance(part, Stateful):

@@ -23,6 +23,7 @@ from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.flat import size
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.networks.shares import in_shares
 from hpcddrl.roles.compressing import Compressing, Recent
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.publishing import AsTheyAre, Packing
@@ -30,10 +31,9 @@ from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.runtime.parts import answered_at_once, blueprint_of, states_of
 from hpcddrl.runtime.rank import Rank, acting, env_seeds, game_of, network_of, with_precision
 from hpcddrl.settings import group_config
-from hpcddrl.types import Array, Output
+from hpcddrl.types import Answer, Array
 
 FLOAT = 4  # bytes
-Answer = Callable[[torch.Tensor], Output]
 Unpack = Callable[[Array], None]
 
 
@@ -73,7 +73,7 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
     """Return what follows this learner's network, whose parameters are ``values`` [P]."""
     config, compression = rank.config, rank.config.compression
     if isinstance(compression, Uncompressed):
-        return Standing(AsTheyAre(values), network)
+        return Standing(AsTheyAre(values), in_shares(network, rank.shares))
     blueprint = blueprint_of(config, rank.spec, config.seed * 1000 + group)
     compressor = (
         make_fallback(compression, blueprint)

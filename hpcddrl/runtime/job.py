@@ -85,7 +85,8 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         trace = Trace(config.logging, world, places, hosts) if config.logging.trace else None
         files = Files(run.restart, _nodes(hosts), config.logging.keep_checkpoints)
         rank, monitor = _rank(world, (config, own), spec, places, run, segment, found, files, display, signals, trace)
-        rank = replace(rank, threads=use_threads(rank, hosts))
+        threads = use_threads(rank, hosts)
+        rank = replace(rank, threads=threads.each, shares=threads.shares)
         rank.remember("counters", rank.control.counters)
         rank = with_choice(rank)
         loop = build(rank)

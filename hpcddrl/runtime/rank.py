@@ -14,7 +14,8 @@ from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.failure import describe
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
-from hpcddrl.envs.make import Environments, games, make
+from hpcddrl.envs.environments import Environments
+from hpcddrl.envs.make import games, make
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork, make_network
@@ -53,7 +54,8 @@ class Rank:
     parts: dict[str, Stateful] = field(default_factory=dict)  # what checkpoints remember of this rank
     restarts: list[Callable[[int], None]] = field(default_factory=list)  # what each leg of an exact run begins with
     circle: Circle | None = None  # of the group's learners, on these
-    threads: int = 1
+    threads: int = 1  # that an operation is divided over
+    shares: int = 1  # that a batch is, each on a thread
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
 
