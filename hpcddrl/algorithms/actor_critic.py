@@ -111,7 +111,7 @@ class ActorCritic:
                 "rho_clipped": float(masked_mean((ratio > c.rho_bar).float(), valid)),
                 "value_mean": float(masked_mean(value[:-1].detach(), valid)),
             },
-            errors=(error.sum(0) / valid.sum(0).clamp(min=1.0)).numpy(),
+            errors=(error.sum(0) / valid.sum(0).clamp(min=1.0)).cpu().numpy(),
         )
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,7 @@ class QLearning:
                 "value_mean": float(taken.detach().mean()),
                 "weight_mean": float(batch.weight.mean()),
             },
-            found.numpy(),
+            found.cpu().numpy(),
         )
 
     def _renew_target(self, weights: Weights) -> None:

@@ -24,6 +24,7 @@ from hpcddrl.settings import dump, override
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run [runs/<recipe>-<env>-<time>].")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's directory.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the configuration.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Of learners and of inference on them.")
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
 @click.option("--evaluate-every", type=float, help="Frames from one evaluation beside the training to the next.")
 @click.option("--tensorboard", is_flag=True, help="Write scalars for TensorBoard beside the run, to <run>/tensorboard.")
@@ -88,6 +89,7 @@ def with_options(
     evaluate_every: float | None,
     tensorboard: bool,
     trace: bool,
+    device: str | None = None,
 ) -> Config:
     """Return the configuration with the options of ``run`` in it.
 
@@ -100,6 +102,8 @@ def with_options(
         "budget.seconds": seconds,
         "budget.target_return": target_return,
         "seed": seed,
+        "device.learner": device,
+        "device.inference": "auto" if device == "cuda" else device,  # it follows the learner where it can
         "deterministic": True if deterministic else None,
         "evaluation.every_frames": evaluate_every,
         "logging.tensorboard": True if tensorboard else None,

@@ -29,6 +29,7 @@ def rules(config: Config) -> Rules:
     yield from _replay(config)
     yield from coupling_rules(config)
     yield from _compression(config)
+    yield from _devices(config)
     yield from _stages(config)
     yield from _determinism(config)
 
@@ -160,6 +161,31 @@ def _compression(config: Config) -> Rules:
             config.deterministic and not isinstance(candidate, Whole) and candidate.distillation.beside,
             "deterministic = True with compression.distillation.beside = True: when a thread is through is chance; "
             "set compression.distillation.beside=false",
+        )
+
+
+def _devices(config: Config) -> Rules:
+    device, acting, actors = config.device, config.acting, config.topology.actors_per_group or 0
+    yield (
+        device.inference == "cuda" and not isinstance(acting, CentralActing) and actors > 0,
+        f"device.inference = 'cuda' with acting.kind = {acting.kind!r}: actors choose their actions on cores; set "
+        "device.inference=auto or acting=central",
+    )
+    yield (
+        device.inference == "cuda" and not isinstance(config.compression, Uncompressed),
+        f"device.inference = 'cuda' with compression.kind = {config.compression.kind!r}: compressed networks act on "
+        "cores; set device.inference=auto or compression=uncompressed",
+    )
+    yield (
+        isinstance(acting, CentralActing) and acting.reuse_forward and device.inference not in ("auto", device.learner),
+        f"device.inference = {device.inference!r} with device.learner = {device.learner!r} and acting.reuse_forward = "
+        "True: it learns from the forward passes that acted; set device.inference=auto",
+    )
+    for role, wanted in (("learner", device.learner), ("inference", device.inference)):
+        yield (
+            config.deterministic and wanted == "cuda",
+            f"deterministic = True with device.{role} = 'cuda': in which order a GPU sums is chance; set "
+            f"device.{role}=cpu",
         )
 
 

@@ -23,7 +23,7 @@ def encode(body: nn.Module, observation: Tensor, precision: Precision) -> Tensor
     """Return a torso's features [N, units] f32 of observations [N, *shape] (pixels are uint8, and scaled to [0, 1])."""
     bf16 = precision.name == "bf16"
     x = as_input(observation, torch.bfloat16 if bf16 else torch.float32, channels_last=precision.channels_last)
-    with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
+    with torch.autocast(x.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
         features: Tensor = body(x)
     return features.float()
 

@@ -14,8 +14,12 @@ from hpcddrl.types import Answer, Output
 
 
 def in_shares(network: AnyNetwork, shares: int) -> Answer:
-    """Return what answers as a network does, and learns as it does, a batch in so many shares at the same time."""
-    return network if shares == 1 else InShares(network, shares)
+    """Return what answers as a network does, and learns as it does, a batch in so many shares at the same time.
+
+    Shares are for cores: a GPU has a batch whole.
+    """
+    on_cores = next(network.parameters()).is_cpu
+    return InShares(network, shares) if on_cores and shares > 1 else network
 
 
 class InShares:

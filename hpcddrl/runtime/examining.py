@@ -58,7 +58,7 @@ class Apart:
         if not self._worker.process.is_alive():
             self._worker.connection.close()
             self._worker = self._start()
-        self._asked.put((self._worker.connection, values.detach().numpy().copy()))
+        self._asked.put((self._worker.connection, values.detach().to("cpu", copy=True).numpy()))
 
     def result(self) -> Played | None:
         """See `Examiner`."""

@@ -34,7 +34,7 @@ def algorithm_for(
         return ActorCritic(choices, in_shares(network, shares), gradient, policy_for(spec.action), tuning)
     target = make_network(config.network, choices, spec, seed=0)  # takes the network's weights before its first use
     assert isinstance(target, QNetwork)
-    target.precision = network.precision
+    target.to(gradient.device).precision = network.precision
     temperature = config.coupling.q_temperature if isinstance(config.coupling, Ensemble) else 1.0
     return QLearning(choices, in_shares(network, shares), target, gradient, temperature)
 

@@ -117,7 +117,9 @@ def _timed(rank: Rank, small: bool) -> Costs | None:
     job, unknown, role = job_of(rank.config, rank.spec), float("nan"), rank.place.role
     steps = stepping(job, TIMED_S) if role is Role.ACTOR and not small else unknown
     learns = role is Role.LEARNER and not small
-    mine = Pace(steps, *((answering(job, TIMED_S), learning(job, TIMED_S)) if learns else (unknown, unknown)))
+    answers, learned = rank.devices.inference, rank.devices.learner
+    rates = (answering(job, TIMED_S, answers), learning(job, TIMED_S, learned)) if learns else (unknown, unknown)
+    mine = Pace(steps, *rates)
     measured = rank.comms.world.allgather(mine)
     of_group = [p for p, place in zip(measured, rank.places, strict=True) if place.group == rank.place.group]
     return None if small or rank.place.group is None else costs(job, Pace(*np.nanmean(of_group, axis=0)))
