@@ -63,7 +63,7 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-groups
                benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
   make bench-watch
-               benchmarks/watching.py: what watching a job of 16 ranks costs it; a quarter of an hour
+               benchmarks/watching.py: what watching a job of 16 ranks costs it; 22 minutes
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:

@@ -1,7 +1,7 @@
 """What `python -m hpcddrl watch` costs the job that it watches.
 
-    make bench-watch                                    # 16 ranks, Pong, 10 intervals with and 11 without
-    make bench-watch ARGS="--interval 60 --rounds 20"
+    make bench-watch                                    # 16 ranks, Pong, 10 minutes with and 11 without
+    make bench-watch ARGS="--interval 120 --rounds 20"
 
 One job runs through. Beside it, intervals in which `watch` runs and intervals in which it does not take turns, and the
 env steps of all ranks in each are counted from the job's own logs. An interval with `watch` is compared with the mean
@@ -151,7 +151,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="group_ensemble", help="default: group_ensemble")
     parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
     parser.add_argument("--ranks", type=int, default=16, help="default: 16")
-    parser.add_argument("--interval", type=float, default=30.0, help="seconds of each interval (default: 30)")
+    parser.add_argument("--interval", type=float, default=60.0, help="seconds of each interval (default: 60)")
     parser.add_argument("--rounds", type=int, default=10, help="intervals with watch (default: 10)")
     given = parser.parse_args(arguments)
     if given.rounds < 2:
