@@ -132,12 +132,12 @@ class Periodically:
 
     def end(self, weights: Weights) -> None:
         """See `Evaluating`."""
-        patience_s = math.inf if self._exact else GRACE_S
+        until = math.inf if self._exact else time.monotonic() + GRACE_S
         with self._control.timing(Phase.EVALUATE):
-            self._wait(patience_s)
+            self._wait(until)
             if self._begun is None and weights.version != self._newest and not self._control.signalled:
                 self._begin(weights)
-                self._wait(patience_s)
+                self._wait(until)
             if self._begun is not None:
                 self._say(f"the evaluation of version {self._begun.version} is not over and given up")
             self._examiner.end()
@@ -147,10 +147,10 @@ class Periodically:
         self._due = (weights.frames // self._every + 1) * self._every
         self._examiner.begin(weights.flat)
 
-    def _wait(self, patience_s: float) -> None:
-        """Wait until nothing goes on, or a signal ends the run."""
-        backoff, since = Backoff(longest_s=0.02), time.monotonic()
-        while self._begun is not None and not self._control.signalled and time.monotonic() - since < patience_s:
+    def _wait(self, until: float) -> None:
+        """Wait until nothing goes on, a signal ends the run, or that time (`time.monotonic`) has come."""
+        backoff = Backoff(longest_s=0.02)
+        while self._begun is not None and not self._control.signalled and time.monotonic() < until:
             self._control.tick()
             backoff.pause()
             self._look()
