@@ -58,6 +58,7 @@ from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.shards import ServerUpdate
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ThroughHost, Update
+from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.late import Late, late_of
@@ -248,6 +249,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         update,
         publisher,
         peers,
+        evaluating_of(rank),
         saver_of(rank, network),
         legs_of(rank, None if step is None else _enough(rank, shares=config.topology.groups or 1)),
         rank.control,
