@@ -60,6 +60,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/nnc.py: compressed actors beside the networks they follow, over seeds, hours
   make bench-staged
                benchmarks/staged.py: the helpers of each stage, alone and together, over seeds, hours
+  make bench-pretext
+               benchmarks/pretext.py: what pretext tasks see of Pong's ball and paddles, half an hour
   make bench-groups
                benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
   make bench-watch
@@ -89,7 +91,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups bench-watch
+BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups bench-pretext bench-watch
 .PHONY: help setup run test test-slurm lint figures docs $(BENCHMARKS) clean
 
 help:
@@ -152,6 +154,9 @@ bench-nnc: $(STAMP)
 
 bench-staged: $(STAMP)
 	$(IN_ENV) python -m benchmarks.staged $(ARGS)
+
+bench-pretext: $(STAMP)
+	$(IN_ENV) python -m benchmarks.pretext $(ARGS)
 
 bench-groups: $(STAMP)
 	$(IN_ENV) python -m benchmarks.groups $(ARGS)

@@ -19,9 +19,12 @@ from benchmarks.arms.study import Arm, Game, Study
 TEXT = """\
 A server and three workers. `none`: A3C with V-trace that is told its stages and gets no help; `autoencoder`: the torso
 also learns to make frames again until the early stage is over; `replay`: workers learn from their rollouts again in the
-middle stage; `both`: both. The autoencoder's own cost is the phase pretext; the replay's is in batch (drawing) and
-gradient (its batches are trained on like fresh ones)."""
-NO_EARLY, NO_MIDDLE = "stages.early=none", "stages.middle=none"
+middle stage; `negative reward`: a quarter of what they draw is from rollouts with negative rewards; `ensemble`: in the
+late stage workers go on apart, learn from each other's mixture, and become one model again; `all`: autoencoder, replay
+and ensemble. The autoencoder's own cost is the phase pretext; the replay's is in batch (drawing) and gradient (its
+batches are trained on like fresh ones); the ensemble's is in peers (the others' networks, and the one model's learning)
+and exchange. The return is that of the last games of all workers, who are apart in the late stage."""
+NO_EARLY, NO_MIDDLE, NO_LATE = "stages.early=none", "stages.middle=none", "stages.late=none"
 
 
 def arm(name: str, *settings: str) -> Arm:
@@ -34,10 +37,12 @@ STUDY = Study(
     title="Help by stages",
     text=TEXT,
     arms=(
-        arm("none", NO_EARLY, NO_MIDDLE),
-        arm("autoencoder", NO_MIDDLE),
-        arm("replay", NO_EARLY),
-        arm("both"),
+        arm("none", NO_EARLY, NO_MIDDLE, NO_LATE),
+        arm("autoencoder", NO_MIDDLE, NO_LATE),
+        arm("replay", NO_EARLY, NO_LATE),
+        arm("negative reward", NO_EARLY, NO_LATE, "stages.middle.negative_share=0.25"),
+        arm("ensemble", NO_EARLY, NO_MIDDLE),
+        arm("all"),
     ),
     games=(
         Game(
@@ -49,6 +54,16 @@ STUDY = Study(
             settings=("network.torso=nips", "env.frame_stack=2"),  # convolutions, and two frames to tell what moves
         ),
         Game(
+            "MinAtar Breakout",  # images of 10 pixels have no convolutions to learn
+            "minatar.gym:BaseEnv",
+            240,
+            (2.0, 5.0),
+            (0.5, 10.0),
+            settings=("env.options.game=breakout", "env.frame_stack=1", "network.torso=auto"),
+            arms=("none", "replay", "negative reward", "ensemble"),
+            needs="minatar",
+        ),
+        Game(
             "Pong",
             "ALE/Pong-v5",
             1200,
@@ -58,7 +73,7 @@ STUDY = Study(
             arms=("none", "autoencoder"),
         ),
     ),
-    helpers=("pretext", "batch", "gradient"),
+    helpers=("pretext", "batch", "gradient", "peers", "exchange"),
 )
 
 

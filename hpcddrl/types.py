@@ -204,6 +204,7 @@ class Mixture(NamedTuple):
 
     policy: torch.Tensor  # [..., size] the parameters of one policy
     own_weight: float = 0.0  # the mean share of the learner's own policy in it
+    value: torch.Tensor | None = None  # [...] Σ cᵢ Vᵢ of an ensemble
 
 
 class Targets(NamedTuple):

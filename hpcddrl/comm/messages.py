@@ -79,7 +79,8 @@ class GradientMessage(NamedTuple):
     frames: Array  # [1] f64: environment frames that are new with its batch
     samples: Array  # [1] i64: transitions that it is the mean over
     loss: Array  # [1] f32
-    refused: Array  # [1] u8: the shard that was asked first did not apply its part, so no other does
+    refused: Array  # [1] u8: it is not to be applied: the shard that was asked first did not, or there is none
+    succeeds: Array  # [1] u8: ``flat`` holds weights to go on from, and no gradient
     flat: Array  # [P] f32: this shard's part
 
 
@@ -206,6 +207,7 @@ def gradient_layout(parameters: int) -> Layout[GradientMessage]:
             "samples": (one, np.int64),
             "loss": (one, np.float32),
             "refused": (one, np.uint8),
+            "succeeds": (one, np.uint8),
             "flat": ((parameters,), np.float32),
         },
     )

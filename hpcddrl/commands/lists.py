@@ -16,6 +16,7 @@ from hpcddrl.config import (
     ClippedSurrogate,
     Config,
     Ensemble,
+    LateEnsemble,
     LocalActing,
     Population,
     QLearning,
@@ -100,6 +101,9 @@ def _update(config: Config) -> str:
 
 
 def _coupling(config: Config) -> str:
+    late = config.stages.late
+    if isinstance(late, LateEnsemble):
+        return f"late: ensemble, every {late.ensemble.exchange_every}"
     match config.coupling:
         case Ensemble(exchange_every=every):
             return f"ensemble, every {every}"

@@ -61,7 +61,7 @@ class Hindsight:
 
     kind: Literal["future", "final", "episode"] = "future"
     relabels: Positive = 4
-    """k: so many transitions in k + 1 get another goal."""
+    """k: so many transitions (of a replay of rollouts: episodes) in k + 1 get another goal."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

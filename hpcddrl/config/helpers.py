@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from hpcddrl.config.coupling import BestMixing, CyclicBeta, Ensemble, SoftmaxMixing, UniformMixing
+from hpcddrl.config.experience import Hindsight, NoHindsight
 from hpcddrl.config.fields import STRICT, Fraction, NonNegative, Positive, PositiveFloat
 
 
@@ -112,8 +114,9 @@ class NoReuse:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RolloutReplay:
-    """Each learner keeps the rollouts of its environments, one by one, and learns from some again.
+    """Each learner keeps the rollouts that come to it, one environment's each, and learns from some again.
 
+    A worker that steps its own environments keeps its own, a learner with actors all of theirs.
     They are corrected for their age by V-trace against the policy that acted, and for how they were drawn by
     importance weights.
     """
@@ -134,3 +137,67 @@ class RolloutReplay:
     """Exponent of the importance weights (N · P)^−β: with 1 a replayed batch is, on average, as one drawn evenly."""
     negative_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a batch that is drawn from the rollouts with negative rewards alone, by how much they lost."""
+    hindsight: Annotated[NoHindsight | Hindsight, Field(discriminator="kind")] = Field(default_factory=NoHindsight)
+    """Of environments with goals only: k in k + 1 of the episodes drawn get a goal that they achieved in the rollout.
+    With ``future`` the steps after it are left out. V-trace weighs the actions as acted under another goal."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoLate:
+    """Learners share a server's weights to the end."""
+
+    kind: Literal["none"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LateEnsemble:
+    """Learners that share a server's weights go on apart, and become an ensemble that is distilled into one model.
+
+    Each is a group of one: with an optimizer of its own it makes some updates alone, hears the others' weights, and is
+    drawn to the mixture of all policies for some more, and so on. One of them also teaches a model of its own to answer
+    like the mixture; the server goes on from that, with its optimizer restarted.
+    """
+
+    kind: Literal["ensemble"] = "ensemble"
+    apart_updates: Positive = 500
+    """K: updates of a learner alone, before each exchange."""
+    distilling_updates: Positive = 100
+    """Updates of a learner after an exchange in which the mixture counts."""
+    beta: PositiveFloat = 0.5
+    """Weight of KL(mixture ‖ own policy) in the loss then."""
+    mixing: Annotated[SoftmaxMixing | UniformMixing | BestMixing, Field(discriminator="kind")] = Field(
+        default_factory=SoftmaxMixing
+    )
+    """The learners' shares c in the mixture."""
+    min_divergence: NonNegative = 1e-3
+    """Mean KL between two learners' policies, in nats, below which β is lowered in proportion: they stay different."""
+    entropy_spread: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """Apart, entropy coefficients go from 1 / this to this times the common one, from the first learner to the last."""
+    topology: Literal["all_to_all", "ring", "random_pairs"] = "all_to_all"
+    """Who hears whom, see `Ensemble`."""
+    max_peers: Positive | None = None
+    """Others that are asked about a batch, see `Ensemble`."""
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """Return the ensemble that they are, with their updates counted since they went apart."""
+        every = self.apart_updates + self.distilling_updates
+        return Ensemble(
+            exchange_every=every,
+            topology=self.topology,
+            max_peers=self.max_peers,
+            max_age=2 * every,
+            min_divergence=self.min_divergence,
+            beta=self.beta,
+            schedule=CyclicBeta(updates=self.distilling_updates),
+            mixing=self.mixing,
+            evaluate_every=1,
+        )
+
+    def hands_over(self, updates: int) -> bool:
+        """Say whether a learner tells the server after so many updates of its own: when it has distilled."""
+        return updates % (self.apart_updates + self.distilling_updates) == self.distilling_updates
+
+    def entropy_of(self, learner: int, learners: int) -> float:
+        """Return the factor on the entropy coefficient of one of so many learners, evenly spread in its logarithm."""
+        return float(self.entropy_spread ** (2 * learner / (learners - 1) - 1)) if learners > 1 else 1.0

@@ -9,10 +9,10 @@ from hpcddrl.config.acting_rules import acting_rules, minibatch_rules
 from hpcddrl.config.algorithm import ClippedSurrogate, QLearning
 from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, candidates_of, trigger_of
 from hpcddrl.config.coupling_rules import coupling_rules
-from hpcddrl.config.experience import Hindsight, Replay
+from hpcddrl.config.experience import Hindsight, NoHindsight, Replay
 from hpcddrl.config.fields import Rules
-from hpcddrl.config.helpers import AtFrames, Pretext, RolloutReplay, WithStage
-from hpcddrl.config.stages import NoDetector
+from hpcddrl.config.helpers import AtFrames, LateEnsemble, Pretext, RolloutReplay, WithStage
+from hpcddrl.config.stages import NoDetector, StagesByFrames
 from hpcddrl.config.update import ParameterServer
 
 if TYPE_CHECKING:
@@ -117,22 +117,22 @@ def _replay(config: Config) -> Rules:
         f"experience.batch_size = {replay.batch_size}: more than the experience.learning_starts = "
         f"{replay.learning_starts} transitions that are there at first; set more of these, or a smaller batch",
     )
-    yield from _hindsight(config, replay)
+    yield from _hindsight(config, replay.hindsight, "experience.hindsight")
 
 
-def _hindsight(config: Config, replay: Replay) -> Rules:
-    if not isinstance(replay.hindsight, Hindsight):
+def _hindsight(config: Config, hindsight: Hindsight | NoHindsight, where: str) -> Rules:
+    if not isinstance(hindsight, Hindsight):
         return
-    kind, env = replay.hindsight.kind, config.env
+    kind, env = hindsight.kind, config.env
     yield (
         env.reward not in ("raw", "clip"),
-        f"env.reward = {env.reward!r} with experience.hindsight.kind = {kind!r}: a reward is computed again under "
+        f"env.reward = {env.reward!r} with {where}.kind = {kind!r}: a reward is computed again under "
         "another goal, long after the running deviation it was divided by; set env.reward=raw or env.reward=clip",
     )
     yield (
         len(env.ids) > 1,
-        f"env.id = {env.id!r} with experience.hindsight.kind = {kind!r}: one environment says what goals are worth; "
-        "name one, or set experience.hindsight=none",
+        f"env.id = {env.id!r} with {where}.kind = {kind!r}: one environment says what goals are worth; "
+        f"name one, or set {where}=none",
     )
 
 
@@ -204,6 +204,45 @@ def _stages(config: Config) -> Rules:
         )
     if isinstance(config.stages.middle, RolloutReplay):
         yield from _rollout_replay(config)
+        yield from _hindsight(config, config.stages.middle.hindsight, "stages.middle.hindsight")
+    if isinstance(config.stages.late, LateEnsemble):
+        yield from _late_ensemble(config)
+
+
+def _late_ensemble(config: Config) -> Rules:
+    update, name = config.update, "stages.late.kind = 'ensemble'"
+    yield (
+        isinstance(config.stages.detector, NoDetector),
+        f"{name} with stages.detector.kind = 'none': nobody says when the late stage begins; set "
+        "stages.detector=detected, by_return or by_frames",
+    )
+    yield (
+        not isinstance(update, ParameterServer),
+        f"{name} with update.kind = {update.kind!r}: groups have weights of their own all along; set "
+        "coupling=ensemble and coupling.schedule=plateau instead, or update=server",
+    )
+    yield (
+        isinstance(update, ParameterServer) and update.mode == "synchronous",
+        f"{name} with update.mode = 'synchronous': learners whose gradients are averaged cannot go on apart; set "
+        "update.mode=asynchronous",
+    )
+    yield (
+        isinstance(config.algorithm, QLearning),
+        f"{name} with algorithm.kind = 'q_learning': the one model learns a policy; set algorithm=actor_critic or "
+        "stages.late=none",
+    )
+    yield (
+        config.coupling.kind != "uncoupled",
+        f"{name} with coupling.kind = {config.coupling.kind!r}: learners hear one kind of others; set "
+        "coupling=uncoupled or stages.late=none",
+    )
+    yield (
+        config.stages.late.kind == "ensemble"
+        and config.stages.late.topology != "all_to_all"
+        and config.topology.groups == 2,
+        f"stages.late.topology = {getattr(config.stages.late, 'topology', None)!r} with topology.groups = 2: of two, "
+        "all hear all; start three groups or more, or set stages.late.topology=all_to_all",
+    )
 
 
 def _rollout_replay(config: Config) -> Rules:
@@ -234,9 +273,19 @@ def _determinism(config: Config) -> Rules:
         return
     acting, topology = config.acting, config.topology
     yield (
-        not isinstance(config.stages.detector, NoDetector),
+        not isinstance(config.stages.detector, NoDetector | StagesByFrames),
         f"deterministic = True with stages.detector.kind = {config.stages.detector.kind!r}: which episodes are known "
-        "when is chance; set stages.detector=none",
+        "when is chance; set stages.detector=by_frames or none",
+    )
+    yield (
+        isinstance(config.stages.late, LateEnsemble),
+        "deterministic = True with stages.late.kind = 'ensemble': how far learners that go on apart have come when "
+        "they hear each other is chance; set stages.late=none",
+    )
+    yield (
+        isinstance(config.stages.middle, RolloutReplay) and acting.kind == "local" and topology.actors_per_group != 0,
+        "deterministic = True with stages.middle.kind = 'replay': how far actors are ahead of a learner that draws "
+        "from a replay is chance; set topology.actors_per_group=0",
     )
     yield (
         isinstance(acting, CentralActing) and acting.minimum != "all",

@@ -10,10 +10,11 @@ from pydantic.dataclasses import dataclass
 from hpcddrl.config.acting import Acting, Env, LocalActing, Topology
 from hpcddrl.config.algorithm import ActorCritic, Algorithm, Network
 from hpcddrl.config.compression import Compression, Uncompressed
-from hpcddrl.config.coupling import Coupling, Uncoupled
+from hpcddrl.config.coupling import Averaging, Coupling, Ensemble, Population, Uncoupled
 from hpcddrl.config.device import Device
 from hpcddrl.config.experience import Experience, Fresh
 from hpcddrl.config.fields import STRICT, UNFINISHED, Count, Positive, PositiveFloat
+from hpcddrl.config.helpers import LateEnsemble
 from hpcddrl.config.rules import rules
 from hpcddrl.config.stages import Stages
 from hpcddrl.config.update import LocalUpdate, Optimization, Update
@@ -105,6 +106,13 @@ class Config:
     deterministic: bool = False
     """Fixed order of messages and fixed lag: two runs give the same weights, bit for bit."""
     schema: int = SCHEMA
+
+    @property
+    def meeting(self) -> Ensemble | Averaging | Population | None:
+        """Return by what groups exchange weights, if they ever do."""
+        if isinstance(self.stages.late, LateEnsemble):
+            return self.stages.late.ensemble
+        return self.coupling if isinstance(self.coupling, Ensemble | Averaging | Population) else None
 
     @model_validator(mode="after")
     def _axes_agree(self, info: ValidationInfo) -> Config:

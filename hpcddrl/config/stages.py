@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from hpcddrl.config.fields import STRICT, Count, NonNegative, Positive, PositiveFloat
-from hpcddrl.config.helpers import NoPretext, NoReuse, Pretext, RolloutReplay
+from hpcddrl.config.helpers import LateEnsemble, NoLate, NoPretext, NoReuse, Pretext, RolloutReplay
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -116,6 +116,8 @@ class Stages:
     """What a torso learns beside rewards in the early stage."""
     middle: Annotated[NoReuse | RolloutReplay, Field(discriminator="kind")] = Field(default_factory=NoReuse)
     """What else is learned from in the middle stage."""
+    late: Annotated[NoLate | LateEnsemble, Field(discriminator="kind")] = Field(default_factory=NoLate)
+    """What learners that share a server make of each other in the late stage."""
 
 
 def _less(choice: Any, low: str, high: str, why: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from hpcddrl.config import RolloutReplay
 from hpcddrl.replay.sum_tree import SumTree
-from hpcddrl.types import Array, Rollout
+from hpcddrl.types import Array, Rollout, State
 
 OF_ALL = ("number", "last")  # fields that say nothing of an environment
 
@@ -35,7 +36,7 @@ class RolloutMemory:
     """
 
     def __init__(self, config: RolloutReplay, like: Rollout, seed: int) -> None:
-        self._config, self._generator = config, np.random.default_rng(seed)
+        self._config, self.generator = config, np.random.default_rng(seed)
         capacity = config.capacity
         kept = {
             name: np.zeros((len(x), capacity, *x.shape[2:]), x.dtype)
@@ -48,6 +49,51 @@ class RolloutMemory:
         self._there = np.zeros(capacity, bool)
         self._next = 0
 
+    def state(self) -> State:
+        """See `Stateful`: what can be drawn, oldest first, and where it stands."""
+        capacity = self._config.capacity
+        slots = (self._next + np.arange(capacity)) % capacity
+        slots = slots[self._there[slots]]
+        return {
+            "kept": {name: getattr(self._kept, name)[:, slots] for name in self._columns},
+            "of_each": {name: column[slots] for name, column in self._of_each.items()},
+            "priorities": self._priorities.get(slots),
+            "negatives": self._negatives.get(slots),
+            "slots": slots,
+            "next": self._next,
+            "capacity": capacity,
+            "generator": self.generator.bit_generator.state,
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`. With another capacity the newest stay; of rollouts of another length none can be drawn."""
+        self.generator.bit_generator.state = state["generator"]
+        kept, capacity = state["kept"], self._config.capacity
+        if any(kept[name].shape[0] != len(getattr(self._kept, name)) for name in self._columns):
+            return
+        count = len(state["priorities"])
+        chosen, slots, self._next = np.arange(count), state["slots"], int(state["next"])
+        if state["capacity"] != capacity:
+            chosen = chosen[-capacity:]
+            slots, self._next = np.arange(len(chosen)), len(chosen) % capacity
+        for name in self._columns:
+            getattr(self._kept, name)[:, slots] = kept[name][:, chosen]
+        for name, column in self._of_each.items():
+            column[slots] = state["of_each"][name][chosen]
+        self._priorities.set(slots, state["priorities"][chosen])
+        self._negatives.set(slots, state["negatives"][chosen])
+        self._there[slots] = True
+
+    @property
+    def _columns(self) -> list[str]:
+        """Return the fields that have a column for each rollout kept."""
+        return [name for name in self._kept._fields if name not in (*OF_ALL, "version")]
+
+    @property
+    def _of_each(self) -> dict[str, Array]:
+        """Return what there is one number of for each rollout kept."""
+        return {"version": self._kept.version, "gains": self._gains, "losses": self._losses}
+
     def __len__(self) -> int:
         """Return how many rollouts can be drawn."""
         return int(np.count_nonzero(self._there))
@@ -58,11 +104,9 @@ class RolloutMemory:
         slots: Array = (self._next + np.arange(envs)) % self._config.capacity
         self._next = int(slots[-1] + 1) % self._config.capacity
         self.remove(slots)
-        for name in self._kept._fields:
-            if name == "version":
-                self._kept.version[slots] = rollout.version
-            elif name not in OF_ALL:
-                getattr(self._kept, name)[:, slots] = getattr(rollout, name)
+        self._kept.version[slots] = rollout.version
+        for name in self._columns:
+            getattr(self._kept, name)[:, slots] = getattr(rollout, name)
         reward = np.where(rollout.first[-len(rollout.reward) :], 0.0, rollout.reward)
         self._gains[slots], self._losses[slots] = np.abs(reward).sum(0), np.maximum(-reward, 0.0).sum(0)
         return slots
@@ -98,18 +142,38 @@ class RolloutMemory:
         """Draw n rollouts with replacement; there must be one at least. Valid until one of them is replaced."""
         negative = self._negatives.total
         share = self._config.negative_share if negative > 0 else 0.0
-        of_negatives = int(share * n + self._generator.random())  # share · n on average
+        of_negatives = int(share * n + self.generator.random())  # share · n on average
         parts = ((self._priorities, n - of_negatives), (self._negatives, of_negatives))
-        slots = np.concatenate([_stratified(tree, count, self._generator) for tree, count in parts if count])
+        slots = np.concatenate([_stratified(tree, count, self.generator) for tree, count in parts if count])
         probability = (1 - share) * self._priorities.get(slots) / self._priorities.total
         if share:
             probability = probability + share * self._negatives.get(slots) / negative
         weight = (len(self) * probability) ** -self._config.beta
-        columns = {
-            name: getattr(self._kept, name)[:, slots] for name in self._kept._fields if name not in (*OF_ALL, "version")
-        }
+        columns = {name: getattr(self._kept, name)[:, slots] for name in self._columns}
         rollout = self._kept._replace(version=self._kept.version[slots], **columns)
         return Drawn(rollout, slots, np.asarray(weight, np.float32))
+
+
+def shared(states: Sequence[State], holders: int, number: int) -> State:
+    """Return the share of one of so many holders of what some memories held: every n-th rollout, oldest first.
+
+    The order of draws goes on from the first memory's.
+    """
+    versions = np.concatenate([state["of_each"]["version"] for state in states])
+    mine = np.argsort(versions, kind="stable")[number::holders]
+
+    def joined(arrays: Sequence[Array], axis: int) -> Array:
+        return np.concatenate(arrays, axis=axis).take(mine, axis=axis)
+
+    first = states[0]
+    return first | {
+        "kept": {name: joined([s["kept"][name] for s in states], 1) for name in first["kept"]},
+        "of_each": {name: joined([s["of_each"][name] for s in states], 0) for name in first["of_each"]},
+        "priorities": joined([s["priorities"] for s in states], 0),
+        "negatives": joined([s["negatives"] for s in states], 0),
+        "slots": np.arange(len(mine)),
+        "capacity": 0,  # that of nobody: they are put in from the first slot on
+    }
 
 
 def _stratified(tree: SumTree, n: int, generator: np.random.Generator) -> Array:

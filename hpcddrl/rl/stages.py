@@ -119,9 +119,13 @@ def decisions(episodes: Iterable[tuple[float, float]], stages: Telling) -> list[
     return made
 
 
+def stage_at(frames: float, stages: StagesByFrames) -> Stage:
+    """Return the stage that begins at or before so many frames."""
+    return Stage((frames >= stages.middle_from) + (frames >= stages.late_from))
+
+
 def _by_frames(state: State, frames: float, stages: StagesByFrames) -> Judgement:
-    reached = Stage((frames >= stages.middle_from) + (frames >= stages.late_from))
-    stage = max(state.stage, reached)  # episodes of several ranks need not come in order
+    stage = max(state.stage, stage_at(frames, stages))  # episodes of several ranks need not come in order
     begins = {Stage.MIDDLE: stages.middle_from, Stage.LATE: stages.late_from}.get(stage, 0.0)
     return Judgement(stage, f"{stage.name.lower()} from {begins:g} frames on, as given", {"begins": begins})
 

@@ -141,8 +141,26 @@ class OneByOne:
             after = after._replace(version=weights.version + 1)
         else:
             self._step.frames += frames
+            after = self._heard(after, record, learner)
         self._control.learned(metrics, np.empty(0))
         return after, not admitted
+
+    def _heard(self, weights: Weights, record: GradientMessage, learner: int) -> Weights:
+        """Return the weights after what a learner had to tell beside gradients.
+
+        One that went on alone may be ahead, and versions never go back; what it leaves to go on from are weights that
+        the optimizer knows nothing of.
+        """
+        succeeds, behind = bool(record.succeeds[0]), max(0, int(record.version[0]) - weights.version)
+        if succeeds:
+            weights.flat.copy_(torch.from_numpy(record.flat))
+            self._step.restart()
+        if rise := behind + succeeds:
+            weights = weights._replace(version=weights.version + rise)
+            self._control.note(
+                "handovers", version=weights.version, learner=learner, updates=rise, restarted=float(succeeds)
+            )
+        return weights
 
     def sent(self, learner: int, values: Tensor) -> None:
         """See `Applying`."""

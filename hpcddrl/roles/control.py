@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Control:
         returns: of episodes, in a status at most.
         traffic: where messages are counted.
         roll: what rank 0 says of the others, on all others.
+        stage_at: in exact runs, the stage by the frames behind weights; nobody need be told.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Control:
         returns: int,
         traffic: Traffic,
         roll: RollListener | None = None,
+        stage_at: Callable[[float], Stage] | None = None,
     ) -> None:
+        self._stage_at = stage_at
         self.timing, self.counters, self.log = timing, counters, log
         self.stop = False  # the run is to end
         self.rest = False  # this leg of it is, for a checkpoint
@@ -96,6 +99,10 @@ class Control:
         """Return the seconds since the start of this segment."""
         return time.perf_counter() - self._started
 
+    def wanted_with(self, frames: float) -> Stage | None:
+        """Return the stage that weights with so many frames behind them are to enter, as far as this rank knows."""
+        return self.wanted if self._stage_at is None else self._stage_at(frames)
+
     def begin_leg(self, number: int) -> None:
         """Go on after a checkpoint. Every rank calls it."""
         self._leg, self.rest = number, False
@@ -132,7 +139,9 @@ class Control:
         if stage is self.stage:
             return
         self.stage = stage
-        why = {} if self._monitor is None else self._monitor.why(stage)
+        why: dict[str, float | str] = {} if self._monitor is None else self._monitor.why(stage)
+        if why and self._stage_at is not None:
+            why = {"reason": "by the frames behind these weights, as given"}
         self.note("stages", time=self.elapsed_s, stage=stage, version=since, **why)
 
     def helper(self, name: str, running: bool, reason: str, version: int) -> None:

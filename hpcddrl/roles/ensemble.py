@@ -113,6 +113,12 @@ class EnsemblePeers:
             self._guard = guard(agreed[-1], self._config.min_divergence)
         self._log(account)
 
+    def begin_anew(self) -> None:
+        """Meet the other groups as if for the first time."""
+        self._meetings.begin_anew()
+        self._mixer.close_account()
+        self._guard = 1.0
+
     def end(self) -> Ending:
         """See `Peers`."""
         return self._meetings.end()

@@ -82,6 +82,7 @@ class Learner:
         """Learn until the leg ends; return the weights that it ends with."""
         control, counters, timing = self._control, self._control.counters, self._control.timing
         weights = weights._replace(last=weights.last or self._legs.finished(weights.frames))
+        control.enter(weights.stage, weights.since)  # of the leg before, or of the segment before
         self._publisher.put(weights)
         self._evaluating.see(weights)
         try:
@@ -94,7 +95,7 @@ class Learner:
                 lags = np.maximum(0, weights.version - batch.versions)
                 samples, frames = batch.samples, batch.steps * self._frame_skip  # resets too: the same in every group
                 stop = self._legs.over(weights.version + 1, weights.frames + frames * self._learners)
-                entering = weights.entering(control.wanted, weights.version + 1)
+                entering = weights.entering(control.wanted_with(weights.frames), weights.version + 1)
                 weights = self._update(entering, self._gradient, frames, samples, learned.metrics["loss"], stop)
                 control.enter(weights.stage, weights.since)
                 self._source.feedback(learned.errors, learned=not self._update.refused)

@@ -117,6 +117,13 @@ class Meetings:
             **more,
         )
 
+    def begin_anew(self) -> None:
+        """Forget what is known of the other groups, and what has come of them."""
+        self.members.forget(self.members.known)
+        self.version = 0
+        if self._exchange is not None:
+            self._exchange.take(lambda arrived: None)
+
     def end(self) -> Ending:
         """Part from the other groups; return what is still to come."""
         return self._exchange.end() if self._exchange is not None else Ending()

@@ -106,7 +106,7 @@ class Mixer:
         self.account.weigh(members, weights)
         if not self.account.measured:  # once an exchange: it is quadratic in the members
             self.account.measure(members, self._policy, policies, mixture)
-        return Mixture(mixture, float(weights[0].mean()))
+        return Mixture(mixture, float(weights[0].mean()), (weights * values).sum(0))
 
     def close_account(self) -> Account:
         """Return the account, and begin a new one."""

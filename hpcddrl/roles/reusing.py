@@ -9,12 +9,13 @@ from hpcddrl.comm.channel import Ending
 from hpcddrl.config import RolloutReplay
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.device import to_device
+from hpcddrl.replay.rollout_hindsight import RolloutHindsight
 from hpcddrl.replay.rollouts import Drawn, RolloutMemory
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.sources import Fresh, Kept
-from hpcddrl.types import Array, Batch, Rollout, Stage
+from hpcddrl.types import Array, Batch, Rollout, Stage, State
 
 
 class Reusing:
@@ -32,6 +33,7 @@ class Reusing:
         count: rollouts of an environment in a drawn batch.
         config: of the memory.
         control: of this rank.
+        hindsight: gives drawn ones other goals.
     """
 
     def __init__(
@@ -44,15 +46,27 @@ class Reusing:
         count: int,
         config: RolloutReplay,
         control: Control,
+        hindsight: RolloutHindsight | None = None,
     ) -> None:
+        self._hindsight = hindsight
         self._fresh = Fresh(feed, batcher, kept, control, self._look)
         self._memory, self._again, self._count, self._config, self._control = memory, again, count, config, control
         self._running = False
         self._owed = 0.0  # drawn batches
         self._slots: list[Array] = []  # of the last fresh batch's rollouts
         self._drawn: Drawn | None = None  # the last batch, if it was
+        self._own = np.ones(count, bool)  # of its rollouts, those with the goals that they were acted with
         self._samples = 0
         self._stale = 0
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"memory": self._memory.state(), "owed": self._owed, "stale": self._stale}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._memory.restore(state["memory"])
+        self._owed, self._stale = float(state["owed"]), int(state["stale"])
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
@@ -67,7 +81,8 @@ class Reusing:
         """See `Source`."""
         assert errors is not None, "what is drawn by its errors has some"
         if self._drawn is not None:
-            self._memory.learned(self._drawn.slots, errors)
+            own = self._own  # how wrong the value is about another goal says nothing of the rollout's own
+            self._memory.learned(self._drawn.slots[own], errors[own])
             self._control.counters.replayed += self._samples
             return
         self._fresh.feedback(errors, learned)
@@ -108,7 +123,13 @@ class Reusing:
         with self._control.timing(Phase.BATCH):
             self._owed -= 1
             self._drawn = drawn = self._memory.draw(self._count)
+            self._own = np.ones(self._count, bool)
+            learned = None
+            if self._hindsight is not None:
+                _, learned, self._own = self._hindsight(drawn.rollout, self._memory.generator)
             batch = self._again([drawn.rollout])._replace(steps=0)
             weight = to_device(torch.from_numpy(drawn.weight), batch.valid.device)
+            if learned is not None:
+                batch = batch._replace(valid=batch.valid * to_device(torch.from_numpy(learned), batch.valid.device))
         self._samples = batch.samples
         return batch._replace(weight=weight)

@@ -71,7 +71,7 @@ class Server:
         """Serve until every learner has sent its last record of the leg; return the weights that it ends with."""
         control, timing = self._control, self._control.timing
         self._sending, self._untold = list(self._learners), set(self._learners)
-        weights = weights.entering(control.wanted, weights.version)
+        weights = weights.entering(control.wanted_with(weights.frames), weights.version)
         for learner in self._sending:
             self._answer(weights, learner, refused=False)
         early: dict[int, Slot[GradientMessage]] = {}
@@ -108,7 +108,7 @@ class Server:
         if gradients:
             weights, refused = self._applying(weights, gradients)
             weights = weights._replace(last=weights.last or self._legs.over(weights.version, weights.frames))
-            weights = weights.entering(self._control.wanted, weights.version)
+            weights = weights.entering(self._control.wanted_with(weights.frames), weights.version)
             self._control.enter(weights.stage, weights.since)
             self._control.counters.updates = weights.version
         for slot in slots:

@@ -1,20 +1,16 @@
-"""Where gradients become weights: on the learner, averaged over its group's learners, or at a server."""
+"""Where gradients become weights: on the learner, or averaged over its group's (at a server: `roles.shards`)."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from hpcddrl.comm.allreduce import Averaging
-from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
-from hpcddrl.comm.messages import GradientMessage, WeightsMessage, gradient_layout, weights_layout
-from hpcddrl.comm.placement import slices
-from hpcddrl.comm.wait import Backoff, wait_until
+from hpcddrl.comm.channel import Ending
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.device import HostSide
@@ -102,23 +98,11 @@ class OptimizerStep:
         self._optimization, self._budget_frames, self.learners = optimization, budget_frames, learners
         self._parameter = torch.nn.Parameter(values)  # shares the vector's memory
         self.frames = 0.0
-        method, rate = optimization.method, optimization.learning_rate
-        self.optimizer: torch.optim.Optimizer
-        match method:
-            case RMSProp():
-                self.optimizer = torch.optim.RMSprop(
-                    [self._parameter],
-                    rate,
-                    alpha=method.decay,
-                    eps=method.epsilon,
-                    momentum=method.momentum,
-                    centered=method.centered,
-                )
-            case Adam():
-                betas = (method.beta1, method.beta2)
-                self.optimizer = torch.optim.Adam([self._parameter], rate, betas=betas, eps=method.epsilon)
-            case AdaGrad():
-                self.optimizer = torch.optim.Adagrad([self._parameter], rate, eps=method.epsilon)
+        self.optimizer = _optimizer(self._parameter, optimization)
+
+    def restart(self) -> None:
+        """Forget what the optimizer has gathered: the parameters are others than those that it stepped."""
+        self.optimizer = _optimizer(self._parameter, self._optimization)
 
     def state(self) -> State:
         """See `Stateful`: the parameters too."""
@@ -141,6 +125,17 @@ class OptimizerStep:
         self.optimizer.step()
         self.frames += frames
         return rate
+
+
+def _optimizer(parameter: torch.nn.Parameter, optimization: Optimization) -> torch.optim.Optimizer:
+    method, rate = optimization.method, optimization.learning_rate
+    match method:
+        case RMSProp(decay=alpha, epsilon=eps, momentum=momentum, centered=centered):
+            return torch.optim.RMSprop([parameter], rate, alpha=alpha, eps=eps, momentum=momentum, centered=centered)
+        case Adam(beta1=beta1, beta2=beta2, epsilon=eps):
+            return torch.optim.Adam([parameter], rate, betas=(beta1, beta2), eps=eps)
+        case AdaGrad(epsilon=eps):
+            return torch.optim.Adagrad([parameter], rate, eps=eps)
 
 
 def clip(gradient: Tensor, most: float | None) -> float:
@@ -289,127 +284,3 @@ class AllReduceUpdate:
     def close(self) -> None:
         """See `Update`."""
         self._averaging.close()
-
-
-class Shard(NamedTuple):
-    """A learner's link to the server rank that owns a part of the weights."""
-
-    rank: int
-    owned: slice
-    gradients: Sender[GradientMessage]
-    weights: Receiver[WeightsMessage]
-
-
-class ServerUpdate:
-    """Send each shard of the server its part of the gradient, and take the weights that they answer with.
-
-    Every shard counts its own updates, and a gradient carries the version of that shard's weights that it is of; the
-    version that others see is the first shard's. A shard that admits or refuses gradients is asked before the others
-    are told, so that none is applied in part; its age is then that at the first shard.
-
-    Args:
-        world: whose ranks are meant.
-        servers: the ranks that own a part each, in order.
-        parameters: of the network.
-        most: norm to clip gradients to before they are sent, if any.
-        asks: the first shard may refuse a gradient.
-        meanwhile: called while their answers are awaited.
-        timing: of this rank.
-        traffic: where messages are counted.
-    """
-
-    def __init__(
-        self,
-        world: Comm,
-        servers: Sequence[int],
-        parameters: int,
-        most: float | None,
-        asks: bool,
-        meanwhile: Callable[[], None],
-        timing: Timing,
-        traffic: Traffic,
-    ) -> None:
-        self._most, self._meanwhile, self._timing = most, meanwhile, timing
-        self._shards = [
-            Shard(
-                rank,
-                owned,
-                Sender(world, Tag.GRADIENT, gradient_layout(owned.stop - owned.start), 1, traffic),
-                Receiver(world, [rank], Tag.WEIGHTS, weights_layout(owned.stop - owned.start), slots=1),
-            )
-            for rank, owned in zip(servers, slices(parameters, len(servers)), strict=True)
-        ]
-        numbers = range(len(servers))
-        self._gradient, self._values = HostSide(), HostSide()  # from where and to where messages go
-        self._rounds = [numbers[:1], numbers[1:]] if asks else [numbers]  # of shards that are told at the same time
-        self._versions = [0] * len(servers)
-        self.metrics: Metrics = {}
-        self.refused = False
-
-    def first(self, weights: Weights) -> Weights:
-        """See `Update`: wait for the shards' first weights."""
-        return self._pull(weights, range(len(self._shards)))
-
-    def __call__(
-        self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
-    ) -> Weights:
-        """See `Update`. The server decides about the end."""
-        with self._timing(Phase.REDUCE):
-            own = gradient[: weights.flat.numel()]
-            self.metrics = {"grad_norm": clip(own, self._most)}
-            self.refused = False
-            sent = self._gradient.fetch(own)
-            for numbers in self._rounds:
-                for number in numbers:
-                    self._push(number, sent, frames, samples, loss)
-                weights = self._pull(weights, numbers)
-            wait_until(lambda: all(shard.gradients.idle for shard in self._shards))
-        return weights
-
-    def optimizer_state(self) -> None:
-        """See `Update`: the server holds it."""
-
-    def end(self) -> Ending:
-        """See `Update`."""
-        for shard in self._shards:
-            shard.gradients.say_last([shard.rank])
-        return Ending(tuple((s.weights, ignore) for s in self._shards), tuple(s.gradients for s in self._shards))
-
-    def close(self) -> None:
-        """See `Update`: nothing is held."""
-
-    def _push(self, number: int, gradient: Tensor, frames: int, samples: int, loss: float) -> None:
-        shard = self._shards[number]
-        slot = shard.gradients.take()
-        assert slot is not None, "the shard answered, so it has taken the gradient before"
-        slot.record.version[0], slot.record.frames[0] = self._versions[number], frames
-        slot.record.samples[0], slot.record.loss[0], slot.record.refused[0] = samples, loss, self.refused
-        slot.record.flat[:] = gradient[shard.owned].numpy()
-        shard.gradients.send(slot, shard.rank)
-        shard.gradients.release(slot)
-
-    def _pull(self, weights: Weights, numbers: Sequence[int]) -> Weights:
-        """Wait for these shards' answers and write them into the weights."""
-        arrived: dict[int, Slot[WeightsMessage]] = {}
-        backoff = Backoff(longest_s=1e-3)
-        with self._timing(Phase.WAIT):
-            while True:
-                arrived |= {number: slot for number in numbers for slot in self._shards[number].weights.poll()}
-                if len(arrived) == len(numbers):
-                    break
-                self._meanwhile()
-                backoff.pause()
-        values = self._values.of(weights.flat).numpy()
-        for number, slot in arrived.items():
-            record, shard = slot.record, self._shards[number]
-            values[shard.owned] = record.flat
-            self._versions[number] = int(record.version[0])
-            self.refused = self.refused or bool(record.refused[0])
-            weights = weights._replace(last=weights.last or bool(record.last[0]))
-            if number == 0:
-                stage, since = Stage(int(record.stage[0])), int(record.since[0])
-                version, frames = int(record.version[0]), float(record.frames[0])
-                weights = weights._replace(version=version, frames=frames, stage=stage, since=since)
-            shard.weights.release(slot)
-        self._values.store(weights.flat)
-        return weights

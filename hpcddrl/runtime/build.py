@@ -32,6 +32,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
 from hpcddrl.replay.replay import Replay as ReplayMemory
+from hpcddrl.replay.rollout_hindsight import RolloutHindsight
 from hpcddrl.replay.rollouts import RolloutMemory
 from hpcddrl.roles import sources
 from hpcddrl.roles.acting import LocalPolicy
@@ -55,10 +56,12 @@ from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
-from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, ThroughHost, Update
+from hpcddrl.roles.shards import ServerUpdate
+from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ThroughHost, Update
 from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
+from hpcddrl.runtime.late import Late, late_of
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
 from hpcddrl.runtime.rank import (
@@ -117,7 +120,7 @@ def _server(rank: Rank) -> Callable[[], None]:
         len(own),
         order,
         applying,
-        step.optimizer.state_dict,
+        lambda: step.optimizer.state_dict(),  # a late ensemble restarts it
         saver_of(rank, network),
         legs_of(rank, _enough(rank, shares=1)),
         rank.control,
@@ -226,14 +229,15 @@ def _learner(rank: Rank) -> Callable[[], None]:
     parameters = flat.values.numel()
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))
     weights = _start(rank, flat.values, step)
-    update = _update(rank, step, parameters)
+    late = late_of(rank, group, network, flat.values)
+    update = _update(rank, step, parameters, late)
     packing, answer = standing(rank, group, network, flat.values)
     publisher: Publishing = AtHand(packing)
     if not acts_here(rank):
         answers = [actor for actor in actors if world.rank in _answering(rank, rank.places[actor].number)]
         publisher = Publisher(world, answers, packing, config.deterministic, rank.control.timing, rank.traffic)
     algorithm = algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning, rank.shares)
-    pretext, peers = pretext_of(rank, network, flat.gradient), peers_of(rank, group, network)
+    pretext, peers = pretext_of(rank, network, flat.gradient), peers_of(rank, group, network, late)
     for name, part in (("algorithm", algorithm), ("pretext", pretext), ("peers", peers)):
         if isinstance(part, Stateful):
             rank.remember(name, part)
@@ -255,14 +259,15 @@ def _learner(rank: Rank) -> Callable[[], None]:
     return lambda: learner.run(weights)
 
 
-def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
+def _update(rank: Rank, step: OptimizerStep | None, parameters: int, late: Late | None) -> Update:
     config, timing, learners = rank.config, rank.control.timing, rank.learners
     if isinstance(config.update, ParameterServer):
         servers, server = ranks_of(rank.places, Role.SERVER), config.update
         most = None if server.mode == "synchronous" else config.optimization.max_gradient_norm  # clipped when averaged
         asks = server.max_staleness is not None or server.max_loss_deviations is not None
         tick = rank.control.tick
-        return ServerUpdate(rank.comms.world, servers, parameters, most, asks, tick, timing, rank.traffic)
+        made = ServerUpdate(rank.comms.world, servers, parameters, most, asks, tick, timing, rank.traffic)
+        return made if late is None else late.update(rank, made)
     assert step is not None
     if isinstance(config.update, AllReduce) and len(learners) > 1:
         assert rank.circle is not None, "a learner has one"
@@ -313,10 +318,14 @@ def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, confi
     memory = RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
     again = Batcher(rank.spec, unroll_length, count, 1, rank.devices.learner)
     nbytes = rollouts_bytes(rank.config, rank.spec)
+    hindsight = _rollout_hindsight(rank, config)
+    made = Reusing(feed, batcher, kept, memory, again, count, config, rank.control, hindsight)
+    rank.remember("rollouts", made)
     rank.lines.append(
         f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each learner"
+        + (f"; {len(memory):,} are there" if rank.saved is not None else "")
     )
-    return Reusing(feed, batcher, kept, memory, again, count, config, rank.control)
+    return made
 
 
 def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing) -> Feed:
@@ -371,6 +380,13 @@ def _hindsight(rank: Rank, config: Replay) -> Relabelling | None:
         return None
     outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
     return Relabelling(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
+
+
+def _rollout_hindsight(rank: Rank, config: RolloutReplay) -> RolloutHindsight | None:
+    if not isinstance(config.hindsight, Hindsight):
+        return None
+    outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
+    return RolloutHindsight(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
 
 
 def _priorities(config: Replay) -> Callable[[int], priorities.Priorities]:

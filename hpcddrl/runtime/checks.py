@@ -7,7 +7,17 @@ from dataclasses import asdict
 
 from hpcddrl.comm.placement import fit, place
 from hpcddrl.compressors.auto import checked_names
-from hpcddrl.config import Averaging, Config, Hindsight, Population, Pretext, Replay, RolloutReplay, Teacher
+from hpcddrl.config import (
+    Averaging,
+    Config,
+    Hindsight,
+    NoHindsight,
+    Population,
+    Pretext,
+    Replay,
+    RolloutReplay,
+    Teacher,
+)
 from hpcddrl.config.compression import Auto
 from hpcddrl.envs.make import probe
 from hpcddrl.networks.flat import architecture, size
@@ -54,12 +64,10 @@ def checked(config: Config) -> EnvSpec:
             f"topology.servers = {config.topology.servers}: more shards than the network's {parameters:,} weights; "
             "set fewer"
         )
-    if isinstance(config.experience, Replay) and isinstance(config.experience.hindsight, Hindsight) and not spec.goal:
-        raise ValueError(
-            f"experience.hindsight.kind = {config.experience.hindsight.kind!r}: {config.env.id} has no goal (no "
-            "observation, achieved_goal and desired_goal with compute_reward); name an environment that has one, such "
-            "as hpcddrl/BitFlip-v0, or set experience.hindsight=none"
-        )
+    if isinstance(config.experience, Replay):
+        _check_goal(config, spec, config.experience.hindsight, "experience.hindsight")
+    if isinstance(config.stages.middle, RolloutReplay):
+        _check_goal(config, spec, config.stages.middle.hindsight, "stages.middle.hindsight")
     for own, learned in zip(kinds, networks, strict=True):
         published_bytes(own, spec, size(learned))
         if isinstance(own.compression, Auto):
@@ -73,6 +81,20 @@ def checked(config: Config) -> EnvSpec:
             "or start more ranks"
         )
     return spec
+
+
+def _check_goal(config: Config, spec: EnvSpec, hindsight: Hindsight | NoHindsight, where: str) -> None:
+    """Look at whether there is a goal where another is to take its place.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(hindsight, Hindsight) and not spec.goal:
+        raise ValueError(
+            f"{where}.kind = {hindsight.kind!r}: {config.env.id} has no goal (no observation, achieved_goal and "
+            "desired_goal with compute_reward); name an environment that has one, such as hpcddrl/BitFlip-v0, or set "
+            f"{where}=none"
+        )
 
 
 def _check_stages(config: Config, spec: EnvSpec, networks: Sequence[AnyNetwork]) -> None:

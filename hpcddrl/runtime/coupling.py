@@ -31,33 +31,40 @@ from hpcddrl.rl.ensemble import best_group_weights, best_weights, climb, softmax
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.averaging import AveragingPeers
 from hpcddrl.roles.ensemble import EnsemblePeers, Share
+from hpcddrl.roles.late import LatePeers
 from hpcddrl.roles.meetings import Meetings
 from hpcddrl.roles.members import Members
 from hpcddrl.roles.mixing import Mixer, Weigh
 from hpcddrl.roles.peers import NoPeers, Peers, TeacherPeer
 from hpcddrl.roles.plateau import Plateau, Returns
 from hpcddrl.roles.population import PopulationPeers
+from hpcddrl.runtime.late import Late
 from hpcddrl.runtime.rank import Rank, network_of
 from hpcddrl.runtime.teacher import teacher_network
 
 Meeting = Ensemble | Averaging | Population
 
 
-def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
-    """Make what a learner of a group, with this network, hears from others."""
+def peers_of(rank: Rank, group: int, network: AnyNetwork, late: Late | None) -> Peers:
+    """Make what a learner of a group, with this network, hears from others (if ``late``, then only)."""
     config = rank.config
     if isinstance(config.coupling, Teacher):
         teacher = teacher_network(config.coupling.run, rank.spec)
         teacher.to(rank.devices.learner).precision = network.precision
         return TeacherPeer(config.coupling, teacher, rank.control.timing)
-    coupling, groups = config.coupling, config.topology.groups or 1
-    if groups == 1 or not isinstance(coupling, Meeting):
+    coupling, groups = config.meeting, config.topology.groups or 1
+    if groups == 1 or coupling is None:
         return NoPeers()
     meetings = _meetings(rank, coupling, group, network)
     if isinstance(coupling, Averaging):
         return AveragingPeers(meetings)
     if isinstance(coupling, Population):
         return PopulationPeers(coupling, meetings, rank.tuning, rank.job.seed, rank.control)
+    ensemble = _ensemble(rank, coupling, meetings, group, groups)
+    return ensemble if late is None else LatePeers(ensemble, late.alone.one, late.alone.leads, late.spell)
+
+
+def _ensemble(rank: Rank, coupling: Ensemble, meetings: Meetings, group: int, groups: int) -> EnsemblePeers:
     schedule = coupling.schedule
     return EnsemblePeers(
         coupling,

@@ -20,6 +20,7 @@ from hpcddrl.config import (
     Adam,
     AdaptiveCompensation,
     CentralActing,
+    LateEnsemble,
     NoCompensation,
     ParameterServer,
     Pretext,
@@ -147,6 +148,7 @@ def _learner(job: Job) -> list[Part]:
         Part("target network", weights, 2 * isinstance(config.algorithm, QLearning)),
         Part("peers' weights", FLOAT * max(job.sizes), job.peers),
         Part("peers' network", FLOAT * max(job.sizes), len(set(job.sizes)) * (job.peers > 0)),
+        *_late(job),
         *_teacher(job),
         *_pretext(job),
         *_compression(job),
@@ -162,6 +164,17 @@ def _teacher(job: Job) -> list[Part]:
         return []
     network = teacher_network(job.config.coupling.run, job.spec)
     return [Part("teacher's network", flatten(network).values.nbytes)]
+
+
+def _late(job: Job) -> list[Part]:
+    """Return what a learner goes on with apart from the server, beside its peers."""
+    if not isinstance(job.config.stages.late, LateEnsemble) or not job.peers:
+        return []
+    vectors = optimizer_vectors(job.config.optimization.method)
+    return [
+        Part("own optimizer's vectors", FLOAT * job.parameters, vectors),
+        Part("the one model: weights, gradients and optimizer's vectors", FLOAT * job.parameters, 2 + vectors),
+    ]
 
 
 def _pretext(job: Job) -> list[Part]:

@@ -41,7 +41,7 @@ from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.restoring import Resumed, refitted
 from hpcddrl.runtime.restoring import resume as restore
-from hpcddrl.runtime.stages import watch_of
+from hpcddrl.runtime.stages import exact_stage, watch_of
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.runtime.tracing import Trace
 from hpcddrl.settings import group_config
@@ -169,7 +169,8 @@ def _rank(
     else:
         roll = RollListener(comms.world, silent_after_s)
     interval_s = config.logging.interval_s
-    control = Control(comms.world, me, monitor, timing, counters, log, signals, interval_s, returns, traffic, roll)
+    told = comms.world, me, monitor, timing, counters, log, signals, interval_s, returns, traffic, roll
+    control = Control(*told, stage_at=exact_stage(job))
     rank = Rank(
         config=config,
         job=job,

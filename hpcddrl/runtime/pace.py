@@ -182,7 +182,7 @@ def _forward(network: AnyNetwork, observation: torch.Tensor) -> None:
 
 def _others(config: Config, job: Job) -> tuple[int, float]:
     """Return how many other networks see a batch, and which share of its steps."""
-    match config.coupling:
+    match config.meeting or config.coupling:
         case Ensemble(evaluate_every=every):
             return job.asked, 1 / every
         case Teacher():

@@ -96,17 +96,18 @@ class Job(NamedTuple):
     @property
     def peers(self) -> int:
         """Return how many other groups each learner hears of, in the long run."""
-        coupling, groups = self.config.coupling, self.config.topology.groups or 1
-        if not isinstance(coupling, Averaging | Ensemble | Population) or groups == 1:
+        coupling, groups = self.config.meeting, self.config.topology.groups or 1
+        if coupling is None or groups == 1:
             return 0
         return len(neighbours(coupling.topology, groups, 0).by)
 
     @property
     def asked(self) -> int:
         """Return how many peers each learner asks about a batch."""
-        if not isinstance(self.config.coupling, Ensemble):
+        coupling = self.config.meeting
+        if not isinstance(coupling, Ensemble):
             return 0
-        most = self.config.coupling.max_peers
+        most = coupling.max_peers
         return self.peers if most is None else min(most, self.peers)
 
     @property
@@ -208,6 +209,8 @@ def flows(job: Job, steps_per_s: float) -> list[Flow]:
 
 def _sent_by(flow: Flow, kind: Job) -> Flow:
     """Return what of a flow is sent by groups of one kind (by the first, if by no group)."""
+    if kind.among == 1:
+        return flow
     groups = np.array([place.group or 0 for place in kind.places])
     mine = groups[flow.senders] % kind.among == kind.group
     return flow._replace(senders=flow.senders[mine], receivers=flow.receivers[mine])
@@ -284,8 +287,8 @@ def _reduction(job: Job, steps_per_s: float) -> list[Flow]:
 
 def _exchange(job: Job, steps_per_s: float) -> list[Flow]:
     """Return what groups tell each other, and what a leader then tells the other learners of its group."""
-    coupling, heads = job.config.coupling, np.array(leaders(job.places), np.int64)
-    if not isinstance(coupling, Averaging | Ensemble | Population) or not job.peers:
+    coupling, heads = job.config.meeting, np.array(leaders(job.places), np.int32)  # there may be millions of pairs
+    if coupling is None or not job.peers:
         return []
     rounds, groups = updates_per_s(job, steps_per_s) / coupling.exchange_every, len(heads)
     if coupling.topology == "ring":

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from mpi4py import MPI
 
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
-from hpcddrl.config import CentralActing, Config, Replay
+from hpcddrl.config import CentralActing, Config, Replay, RolloutReplay
 from hpcddrl.logs.restart import Manifest, NewerSchemaError, RestartFolder, Seat
 from hpcddrl.recipes import RECIPES
 from hpcddrl.replay.replay import histories
+from hpcddrl.replay.rollouts import shared
 from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.legs import Start
 from hpcddrl.runtime.checks import fitted
@@ -216,6 +217,9 @@ def _redistributed(
         state["weights"] = donor["weights"] | ({} if config.topology.servers else {"frames": frames})
         if "optimizer" in state:
             state["optimizer"] = state["optimizer"] | {"frames": frames}
+    learners = ranks_of(places, Role.LEARNER)
+    if rank in learners and isinstance(config.stages.middle, RolloutReplay):
+        state |= _rollouts(manifest, len(learners), learners.index(rank), part)
     holders = _holders(config, places)
     if rank in holders:
         state["replay"] = _share(manifest, config, len(holders), holders.index(rank), part)
@@ -251,6 +255,15 @@ def _share(manifest: Manifest, config: Config, holders: int, number: int, part: 
     every = [history for held in before for history in histories(held["replay"], config.env.num_envs)]
     allowed = sum(held["pace"]["allowed"] for held in before) / holders
     return {"replay": {"histories": every[number::holders]}, "pace": {"allowed": allowed}}
+
+
+def _rollouts(manifest: Manifest, learners: int, number: int, part: Callable[[int], State]) -> State:
+    """Return a learner's share of all rollouts that were kept to be learned from again."""
+    before = [part(r).get("rollouts") for r in _then(manifest, Role.LEARNER)]
+    held = [state for state in before if state is not None]
+    if not held:
+        return {}
+    return {"rollouts": held[0] | {"memory": shared([state["memory"] for state in held], learners, number)}}
 
 
 def _dealt(manifest: Manifest, config: Config, places: tuple[Place, ...]) -> list[str]:

@@ -7,17 +7,18 @@ from collections.abc import Callable
 import torch
 from pydantic import ConfigDict, TypeAdapter
 
-from hpcddrl.config import NoDetector, Pretext
+from hpcddrl.config import Config, NoDetector, ParameterServer, Pretext, StagesByFrames
 from hpcddrl.config.stages import Detector
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.pretext.decoding import convolutions
-from hpcddrl.rl.stages import State
+from hpcddrl.rl.stages import State, stage_at
 from hpcddrl.roles.pretext import NoPretext, PretextTraining
 from hpcddrl.roles.pretext import Pretext as LearnersPretext
 from hpcddrl.roles.stages import Watch
 from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.rank import Rank
+from hpcddrl.types import Stage
 
 _states: TypeAdapter[State] = TypeAdapter(State, config=ConfigDict(ser_json_inf_nan="constants"))
 
@@ -29,6 +30,18 @@ def watch_of(detector: Detector, run: RunDirectory, say: Callable[[str], None]) 
     known = run.stages()
     state = State() if known is None else _states.validate_json(known)
     return Watch(detector, state, say, lambda now: run.write_stages(_states.dump_json(now).decode()))
+
+
+def exact_stage(config: Config) -> Callable[[float], Stage] | None:
+    """Return what tells a deterministic run's stage by the frames behind weights, if stages are told by frames.
+
+    Rank 0 hears of frames when it does; those behind weights are the same in every run.
+    """
+    detector = config.stages.detector
+    if not (config.deterministic and isinstance(detector, StagesByFrames)):
+        return None
+    shares = 1 if isinstance(config.update, ParameterServer) else config.topology.groups or 1
+    return lambda frames: stage_at(frames * shares, detector)
 
 
 def pretext_of(rank: Rank, network: AnyNetwork, gradient: torch.Tensor) -> LearnersPretext:

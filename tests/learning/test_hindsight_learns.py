@@ -57,3 +57,40 @@ def test_a_maze(seed, tmp_path):
     assert reached["exit_reason"] == "target_return", reached
     assert without["exit_reason"] == "frames", without
     assert without["return_mean"] < -53
+
+
+ON_POLICY = settings(
+    algorithm__discount=0.98,
+    algorithm__entropy_coefficient=0.02,
+    algorithm__unroll_length=8,
+    env__frame_stack=1,
+    logging__interval_s=2,
+    network__torso="auto",
+    stages__detector="by_frames",
+    stages__detector__middle_from=1,
+    stages__detector__late_from=1e12,
+    stages__early="none",
+    stages__late="none",
+    stages__middle__replay_ratio=2,
+)
+
+
+@SEEDS
+def test_eight_bits_on_policy(seed, tmp_path):
+    """A worker and a server that learn from rollouts again: −8 is what random play returns, −3 the best."""
+    env = ["--env", "hpcddrl/BitFlip-v0", "--set", 'env.options={"bits": 8}', "--set", "env.reward=raw"]
+
+    def learn(name, *options):
+        arguments = ["--seed", str(seed), "--seconds", str(LIMIT_S), "--out", tmp_path / name, *env, *ON_POLICY]
+        done = hpcddrl(2, "run", "staged", *arguments, *options, cwd=tmp_path, limit_s=LIMIT_S + 60)
+        assert done.rc == 0, done.text
+        summary = read_json(tmp_path / name / "summary.json")
+        print(
+            f"{summary['return_mean']:.2f} after {summary['frames']:,.0f} frames, {summary['wall_s']:.0f} s,", end=" "
+        )
+        return summary
+
+    reached = learn("with", "--target-return", "-5", *settings(stages__middle__hindsight="future"))
+    assert reached["exit_reason"] == "target_return", f"reached {reached['return_mean']} only"
+    without = learn("without", "--frames", str(2 * reached["frames"]))
+    assert without["return_mean"] < -6.5

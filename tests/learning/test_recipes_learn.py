@@ -1,5 +1,6 @@
 """Every recipe solves Catch from its pixels and CartPole, from three seeds, within a stated time."""
 
+import h5py
 import pytest
 from launch import hpcddrl, read_json, settings
 
@@ -84,6 +85,36 @@ def test_cartpole_is_solved_by_policies(recipe, seed, teacher, tmp_path):
     assert solved(summary), summary
     state = checkpoint.newest(next((out / "checkpoints").iterdir()))
     assert all(tensor.isfinite().all() for tensor in state.network.values())
+
+
+# By frames, so that each stage and its helper has its time whatever the machine's speed.
+IN_STAGES = settings(
+    env__frame_stack=2,
+    network__torso="nips",
+    stages__detector="by_frames",
+    stages__detector__middle_from=20_000,
+    stages__detector__late_from=250_000,
+    stages__late__apart_updates=60,
+    stages__late__distilling_updates=30,
+)
+
+
+@SEEDS
+def test_catch_is_solved_in_stages_and_by_the_one_model_in_the_end(seed, tmp_path):
+    """All helpers in turn; what the server has after the late stage, played greedily, was made by no gradient of RL."""
+    out = tmp_path / "run"
+    arguments = ["--env", "hpcddrl/Catch-v0", "--frames", "4e5", "--seed", str(seed), "--out", out]
+    done = hpcddrl(4, "run", "staged", *arguments, *FOR_CATCH, *IN_STAGES, cwd=tmp_path, limit_s=4 * LIMIT_S)
+    assert done.rc == 0, done.text
+    with h5py.File(out / "run.h5", "r") as whole:
+        restarted = whole["ranks/0000/handovers/restarted"][:].sum()
+    assert restarted >= 1
+    done = hpcddrl(1, "evaluate", out, "--episodes", "100", cwd=tmp_path)
+    assert done.rc == 0, done.text
+    (score,) = read_json(out / "evaluation.json").values()
+    mean = sum(score["returns"]) / 100
+    print(f"staged on Catch, seed {seed}: {mean:.2f} greedily, after {restarted:.0f} models were handed over")
+    assert mean >= 0.9
 
 
 @SEEDS

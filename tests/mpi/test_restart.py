@@ -14,6 +14,14 @@ pytestmark = pytest.mark.mpi
 CATCH, CARTPOLE = "hpcddrl/Catch-v0", "CartPole-v1"
 LIMIT_S = 180.0
 SMALL = {"experience__learning_starts": 1000, "experience__capacity": 2000}
+REPLAYED = {  # rollouts, from the first thousand frames on
+    "stages__detector": "by_frames",
+    "stages__detector__middle_from": 1000,
+    "stages__early": "none",
+    "stages__late": "none",
+    "env__frame_stack": 1,
+    "network__torso": "auto",
+}
 INLINE = {"topology__replays_per_group": 0, "topology__actors_per_group": 0, "algorithm__target_every": 50}
 EVERY_THIRD = {
     "compression__distillation__trigger": "every",
@@ -64,6 +72,7 @@ def account(out):
             marks=pytest.mark.slow,
         ),
         pytest.param("a3c", 3, CARTPOLE, 4000, {"logging__checkpoint_updates": 10}, marks=pytest.mark.slow),
+        pytest.param("staged", 2, CATCH, 6000, {"logging__checkpoint_updates": 20, **REPLAYED}, marks=pytest.mark.slow),
         pytest.param(
             "apex", 1, CARTPOLE, 6000, {"logging__checkpoint_updates": 60, **SMALL, **INLINE}, marks=pytest.mark.slow
         ),
@@ -76,7 +85,7 @@ def account(out):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["nnc_impala", "impala", "nnc_ga3c", "nnc_apex", "a3c", "apex", "group_ensemble"],
+    ids=["nnc_impala", "impala", "nnc_ga3c", "nnc_apex", "a3c", "staged", "apex", "group_ensemble"],
 )
 def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weights(
     recipe, ranks, env, frames, options, tmp_path

@@ -48,11 +48,12 @@ def given(**values: object) -> tuple[str, ...]:
 
 
 STAGES = given(stages__detector="by_frames", stages__detector__middle_from=1000, stages__detector__late_from=8000)
+LATE = given(stages__late__apart_updates=5, stages__late__distilling_updates=3)
 SMALL_IMAGES = given(env__frame_stack=2, network__torso="nips")
 SOON = given(experience__learning_starts=500, experience__batch_size=32)  # to learn within seconds
 CASES = [
     Case("group_ensemble", 6, options=(*given(topology__groups=2, topology__learners_per_group=2), *STAGES)),
-    Case("staged", 3, options=(*STAGES, *SMALL_IMAGES)),
+    Case("staged", 3, options=(*STAGES, *SMALL_IMAGES, *LATE)),
     Case("ensemble_hetero", 4, options=given(topology__actors_per_group=0)),
     Case("dqn", 1, "CartPole-v1", SOON),
     Case("gorila", 3, options=SOON),
@@ -239,7 +240,8 @@ def test_every_applied_gradient_is_in_the_servers_histogram_of_staleness(run):
         staleness, count = file["staleness/staleness"][:], file["staleness/count"][:]
         assert (staleness >= 0).all()
         assert (count > 0).all()
-        assert count.sum() == file["progress/updates"][-1] > 0
+        handed = file["handovers/updates"][:].sum() if "handovers" in file else 0
+        assert count.sum() + handed == file["progress/updates"][-1] > handed
         most = file["learning/staleness_max"][:]
         assert np.nanmax(most) == staleness.max()
         assert np.nanmin(file["learning/staleness_mean"][:]) >= 0
@@ -491,7 +493,8 @@ def test_helpers_run_in_their_stages(run):
         helped, (middle, late) = file["helpers"], file["stages/version"][:]
         told = zip(helped["helper"].asstr()[:], helped["running"][:], helped["version"][:], strict=True)
         rows = {(name, bool(on)): version for name, on, version in told}
-        assert len(rows) == len(helped["helper"]) == 4
+        assert len(rows) == len(helped["helper"]) == 5
+        assert rows["late_ensemble", True] >= late
         assert rows["autoencoder", True] == 0
         assert middle <= rows["rollout_replay", True] <= rows["autoencoder", False] < late
         assert rows["rollout_replay", False] >= late
@@ -502,6 +505,22 @@ def test_helpers_run_in_their_stages(run):
         assert ((effective > 0) & (effective <= 1)).all()
         assert file["timing/pretext"][:].sum() > 0
     assert len(list(run.path.glob("pretext/group-*.png"))) == len(run.of_role("learner"))
+
+
+def test_workers_of_a_server_go_on_apart_and_become_one_model_again(run):
+    if run.case.recipe != "staged":
+        assert not any("handovers" in file for file in run.files)
+        return
+    for file in run.of_role("learner"):
+        version, peers = file["exchange/version"][:], file["exchange/peers"][:]
+        assert (version % 8 == 0).all()
+        assert peers[-1] == len(run.groups) - 1
+        assert np.isfinite(file["learning/kl"][:]).any()
+    (server,) = run.of_role("server")
+    handed = server["handovers"]
+    restarted = handed["learner"][:][handed["restarted"][:] == 1]
+    assert len(restarted)
+    assert set(restarted) == {run.learners_of(0)[0]}
 
 
 def test_a_teacher_counts_for_less_and_less(run):

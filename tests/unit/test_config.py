@@ -208,6 +208,7 @@ def test_a_malformed_setting_is_a_complaint(setting, expected):
 # --- contradictions
 
 Q = ["algorithm=q_learning", "experience=replay"]
+SERVER = ["update=server", "topology.servers=1"]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,42 @@ Q = ["algorithm=q_learning", "experience=replay"]
             ["stages.middle.kind = 'replay'", "algorithm.surrogate.kind = 'clipped'"],
         ),
         ([*Q, "stages.middle=replay", "stages.detector=detected"], ["stages.middle.kind", "'q_learning'"]),
-        (["deterministic=true", "stages.detector=by_frames"], ["deterministic = True", "stages.detector.kind"]),
+        ([*SERVER, "stages.late=ensemble"], ["stages.late.kind = 'ensemble'", "stages.detector.kind = 'none'"]),
+        (
+            ["stages.detector=detected", "stages.late=ensemble"],
+            ["stages.late.kind = 'ensemble' with update.kind = 'local'", "update=server"],
+        ),
+        (
+            [*SERVER, "stages.detector=detected", "stages.late=ensemble", "update.mode=synchronous"],
+            ["update.mode = 'synchronous'", "cannot go on apart", "update.mode=asynchronous"],
+        ),
+        (
+            [*SERVER, *Q, "stages.detector=detected", "stages.late=ensemble"],
+            ["stages.late.kind = 'ensemble' with algorithm.kind = 'q_learning'"],
+        ),
+        (
+            [*SERVER, "stages.detector=detected", "stages.late=ensemble", "coupling=ensemble"],
+            ["stages.late.kind = 'ensemble' with coupling.kind = 'ensemble'", "coupling=uncoupled"],
+        ),
+        (
+            [
+                *SERVER,
+                *("topology.groups=2", "stages.detector=detected", "stages.late=ensemble", "stages.late.topology=ring"),
+            ],
+            ["stages.late.topology = 'ring' with topology.groups = 2", "stages.late.topology=all_to_all"],
+        ),
+        (
+            ["deterministic=true", "stages.detector=detected"],
+            ["deterministic = True", "stages.detector.kind", "by_frames"],
+        ),
+        (
+            [*SERVER, "deterministic=true", "stages.detector=by_frames", "stages.late=ensemble"],
+            ["deterministic = True with stages.late.kind = 'ensemble'", "set stages.late=none"],
+        ),
+        (
+            ["deterministic=true", "stages.detector=by_frames", "stages.middle=replay", "algorithm.correction=vtrace"],
+            ["deterministic = True with stages.middle.kind = 'replay'", "topology.actors_per_group=0"],
+        ),
         (["stages.detector=by_frames", "stages.detector.late_from=5"], ["stages.detector.middle_from = 1000000.0"]),
         (
             ['stages.detector={"kind": "by_return", "middle_above": 5, "late_above": 5}'],

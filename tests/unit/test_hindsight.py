@@ -8,6 +8,7 @@ from hpcddrl.recipes import RECIPES
 from hpcddrl.replay.hindsight import Hindsight
 from hpcddrl.replay.priorities import Proportional, Uniform
 from hpcddrl.replay.replay import Replay
+from hpcddrl.replay.rollout_hindsight import RolloutHindsight
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.settings import override
 from hpcddrl.types import Discrete, EnvSpec, GoalLayout, Rollout
@@ -266,3 +267,88 @@ def test_hindsight_needs_a_goal():
         checked(fitted(config, 1))
     for settings in (["experience.hindsight=none"], ["env.id=hpcddrl/BitFlip-v0"]):
         checked(fitted(replaying("env.id=CartPole-v1", "experience.hindsight=final", *settings), 1))
+
+
+def replaying_rollouts(*settings):
+    early = ("stages.early=none", "stages.middle.hindsight=future", "env.reward=raw", "network.torso=auto")
+    return override(RECIPES["staged"](), [*early, *settings])
+
+
+def test_hindsight_of_rollouts_needs_a_goal_too():
+    with pytest.raises(ValueError, match=r"stages.middle.hindsight.kind = 'future': CartPole-v1 has no goal.*BitFlip"):
+        checked(fitted(replaying_rollouts("env.id=CartPole-v1"), 2))
+    checked(fitted(replaying_rollouts("env.id=hpcddrl/BitFlip-v0"), 2))
+    with pytest.raises(ValueError, match=r"env.reward = 'auto' with stages.middle.hindsight.kind = 'future'"):
+        replaying_rollouts("env.reward=auto")
+    with pytest.raises(ValueError, match=r"env.id.*set stages.middle.hindsight=none"):
+        replaying_rollouts("env.id=hpcddrl/BitFlip-v0,hpcddrl/Maze-v0")
+
+
+# --- whole rollouts
+
+
+def relabelled(the_spec, choice, seed, steps=14, relabels=10**9):
+    """Return walks, a rollout of them as it was and with other goals, and what to learn from."""
+    walks = Walks(the_spec, seed)
+    walks.rollout(5)
+    rollout = walks.rollout(steps)
+    before = rollout._replace(frames=rollout.frames.copy(), reward=rollout.reward.copy())
+    found = RolloutHindsight(the_spec, outcome, choice, relabels)(rollout, np.random.default_rng(seed))
+    return walks, before, found
+
+
+def cells(frames):
+    """Return the desired and the achieved goals of frames, [K + T, B] each."""
+    flat = frames.reshape(*frames.shape[:2], 4, -1)[..., 0].astype(int)
+    return flat[..., 2], flat[..., 3]
+
+
+@pytest.mark.parametrize("the_spec", [VECTOR, IMAGE], ids=["vector", "image"])
+@pytest.mark.parametrize("choice", ["future", "final", "episode"])
+def test_an_episode_of_a_rollout_gets_a_goal_that_it_achieved_there(the_spec, choice):
+    """Its rewards and its end are those of a walk under that goal."""
+    parts = 0
+    for seed in range(20):
+        walks, before, (rollout, learned, own) = relabelled(the_spec, choice, seed)
+        desired, achieved = cells(rollout.frames)
+        episodes = np.cumsum(rollout.first, axis=0)
+        start = len(walks.moves[0]) - len(rollout.reward)
+        assert not own.any()
+        for b in range(B):
+            for episode in np.unique(episodes[:, b]):
+                frames = np.flatnonzero(episodes[:, b] == episode)
+                (goal,) = set(desired[frames, b])
+                reached = [i for i in frames if i >= DEPTH and not rollout.first[i, b]]
+                if not reached:
+                    assert (desired[frames, b] == cells(before.frames)[0][frames, b]).all()
+                    continue
+                parts += 1
+                assert goal in achieved[reached, b]
+                assert choice != "final" or goal == achieved[reached[-1], b]
+                for i in reached:
+                    reward, ends = walks.outcome_of(b, start + i - DEPTH, goal)
+                    assert (rollout.reward[i - DEPTH, b], rollout.discount[i - DEPTH, b]) == (reward, 1.0 - ends)
+                kept = learned[[i - DEPTH for i in reached], b]
+                if choice == "future":
+                    assert kept[0]
+                    assert (np.diff(kept.astype(int)) <= 0).all(), "up to the goal, and no step after"
+                    assert achieved[reached[int(kept.sum()) - 1], b] == goal
+                else:
+                    assert kept.all()
+        others = [i for i in range(the_spec.frame_shape[0]) if i != 2]
+        np.testing.assert_array_equal(rollout.frames[:, :, others], before.frames[:, :, others])
+        resets = rollout.first[DEPTH:]
+        np.testing.assert_array_equal(rollout.reward[resets], before.reward[resets])
+    assert parts > 60
+
+
+def test_k_in_k_plus_one_episodes_get_another_goal_and_the_others_stay():
+    changed = total = 0
+    for seed in range(60):
+        _, before, (rollout, learned, own) = relabelled(VECTOR, "episode", seed, steps=2, relabels=3)
+        same = (rollout.frames == before.frames).all(axis=(0, 2))
+        assert same[own].all()
+        assert (rollout.reward[:, own] == before.reward[:, own]).all()
+        assert learned.all()
+        changed, total = changed + int((~own).sum()), total + B
+    assert 0.6 < changed / total < 0.85, "some rollouts hold two episodes, or none to speak of"

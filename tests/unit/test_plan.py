@@ -117,7 +117,12 @@ def test_rollouts_that_are_drawn_again_are_updates_too():
     twice, once = job("staged", 3), job("staged", 3, "stages.middle=none")
     assert updates_per_s(twice, 1000.0) == pytest.approx(2 * updates_per_s(once, 1000.0))
     assert by_kind(twice)["gradient"].per_s == pytest.approx(2 * by_kind(once)["gradient"].per_s)
-    untold = by_kind(job("staged", 3, "stages.middle=none", "stages.early=none", "stages.detector=none"))
+    nothing = ("stages.middle=none", "stages.early=none", "stages.late=none", "stages.detector=none")
+    untold = by_kind(job("staged", 3, *nothing))
+    assert "exchange" not in untold
+    late = twice.config.stages.late
+    rounds = updates_per_s(twice, 1000.0) / (late.apart_updates + late.distilling_updates)
+    assert by_kind(twice)["exchange"].messages_per_s == pytest.approx(2 * rounds)
     assert by_kind(twice)["status"].nbytes - untold["status"].nbytes == 8 * 4096
 
 

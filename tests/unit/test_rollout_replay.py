@@ -11,10 +11,11 @@ from hpcddrl.algorithms.actor_critic import ActorCritic
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import Network, RolloutReplay
+from hpcddrl.logs.packing import pack, unpack
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.make import make_network
-from hpcddrl.replay.rollouts import RolloutMemory
+from hpcddrl.replay.rollouts import RolloutMemory, shared
 from hpcddrl.rl.losses import effective_share
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.counters import Counters
@@ -221,6 +222,69 @@ def test_effective_share_is_its_formula():
     assert effective_share(torch.zeros(2, 2), torch.ones(2, 2)) == 0.0
 
 
+# --- over restarts
+
+
+def through_a_file(state):
+    packed = pack(state)
+    return unpack(np.frombuffer(b"".join(bytes(piece) for piece in packed.pieces()), np.uint8).copy())
+
+
+def some(count, capacity=7, seed=0):
+    """Return a memory that was filled, learned from and drawn from."""
+    memory, rng = memory_of(seed, capacity=capacity, negative_share=0.3), np.random.default_rng(4)
+    for number in range(count):
+        rollout = numbered(number, version=number)
+        rollout.reward[:] = rng.normal(size=(T, B))
+        memory.learned(memory.insert(rollout), rng.random(B))
+        memory.draw(3)
+    return memory
+
+
+@pytest.mark.parametrize("count", [0, 2, 9], ids=["empty", "filling", "full"])
+def test_a_restored_memory_goes_on_alike(count):
+    first, second = some(count), memory_of(9, capacity=7, negative_share=0.3)
+    second.restore(through_a_file(first.state()))
+    assert len(second) == len(first)
+    for number in range(20, 26):
+        for memory in (first, second):
+            memory.learned(memory.insert(numbered(number, version=number)), np.full(B, float(number)))
+        ours, theirs = first.draw(5), second.draw(5)
+        for a, b in zip(
+            (*ours.rollout, ours.slots, ours.weight), (*theirs.rollout, theirs.slots, theirs.weight), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    assert first.drop_before(21) == second.drop_before(21)
+
+
+@pytest.mark.parametrize("capacity", [3, 12])
+def test_with_another_capacity_the_newest_stay(capacity):
+    before, after = some(9), memory_of(capacity=capacity)
+    after.restore(through_a_file(before.state()))
+    assert len(after) == min(7, capacity)
+    assert {int(v) for v in after.draw(200).rollout.version} == {8, 7, 6, 5} if capacity > 7 else {8, 7}
+    slots = after.insert(numbered(20, version=20))
+    after.learned(slots, np.ones(B))
+    assert len(after) == min(9, capacity)
+    assert 8 in after.draw(300).rollout.version
+
+
+def test_rollouts_of_another_length_are_left_out():
+    after = memory_of(like=rollout_of(1, unroll_length=T + 1), capacity=7)
+    after.restore(through_a_file(some(9).state()))
+    assert len(after) == 0
+
+
+def test_memories_are_dealt_to_any_number_of_holders():
+    states = [through_a_file(some(count).state()) for count in (9, 2)]
+    held = []
+    for number in range(3):
+        memory = memory_of(capacity=7, alpha=0.6)
+        memory.restore(through_a_file(shared(states, 3, number)))
+        held += sorted(memory._kept.version[memory._there].tolist())
+    assert sorted(held) == sorted([8, 8, 7, 7, 6, 6, 5, 1, 1, 0, 0])
+
+
 # --- as a source of batches
 
 
@@ -319,3 +383,34 @@ def test_what_is_too_stale_is_dropped_and_counted():
         if batch.weight is not None
     ]
     assert max(map(np.max, lags)) <= 3
+
+
+@pytest.mark.parametrize("cut", [1, 4, 11])
+def test_a_run_that_is_cut_learns_from_the_same_batches_as_one_that_is_not(cut):
+    options = {"replay_ratio": 1.5, "negative_share": 0.3, "max_lag": 9}
+    (whole, *_), (before, *_), (after, link, _) = (source_of(**options) for _ in range(3))
+    wanted = [batch.reward.numpy().copy() for batch in learn(whole, 30)]
+    got = [batch.reward.numpy().copy() for batch in learn(before, cut)]
+    after.restore(through_a_file(before.state()))
+    after._fresh._feed.number = before._fresh._feed.number
+    got += [batch.reward.numpy().copy() for batch in learn(after, 30 - cut, start=cut)]
+    for a, b in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert link.counters.replayed > 0
+
+
+def test_rollouts_with_another_goal_keep_their_priorities_and_only_steps_to_it_count():
+    source, link, _ = source_of(replay_ratio=1.0)
+    learned, own = np.array([[True, True], [True, False], [True, False]]), np.array([True, False])
+    source._hindsight = lambda rollout, rng: (rollout, learned, own)
+    (fresh,) = learn(source, 1)
+    priorities = source._memory._priorities.weights.copy()
+    drawn = source.get(1)
+    assert (fresh.samples, drawn.samples) == (T * B, 4)
+    np.testing.assert_array_equal(drawn.valid.numpy(), learned)
+    slots = source._drawn.slots
+    source.feedback(np.array([7.0, 9.0], np.float32), True)
+    assert link.counters.replayed == 4
+    after = source._memory._priorities.weights
+    assert after[slots[0]] == pytest.approx((7.0 + 0.01) ** 0.6)
+    assert slots[0] == slots[1] or after[slots[1]] == priorities[slots[1]]

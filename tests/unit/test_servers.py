@@ -154,6 +154,28 @@ def test_a_refused_gradient_changes_no_weight_but_its_frames_count(by):
     assert not notes.counts
 
 
+def test_weights_to_go_on_from_take_the_place_of_a_servers_and_its_optimizer_begins_anew():
+    weights, apply, notes, step = one_by_one(Admission(None, None))
+    handed = []
+    notes.note = lambda table, **row: handed.append((table, row))
+    weights, _ = apply(weights, {1: gradient([1, 2, 3])})
+    assert step.optimizer.state_dict()["state"]
+    told = gradient([0, 0, 0], version=9, frames=50, refused=True)
+    weights, refused = apply(weights, {2: told})
+    assert (weights.version, weights.frames, refused) == (9, 60, True), "versions never go back for who was ahead"
+    left = gradient([7, 8, 9], version=8, refused=True)
+    left.succeeds[0] = True
+    weights, _ = apply(weights, {1: left})
+    assert (weights.version, weights.frames, step.frames) == (10, 70, 70)
+    assert weights.flat.tolist() == [7, 8, 9]
+    assert not step.optimizer.state_dict()["state"]
+    rows = [(row["version"], row["learner"], row["updates"], row["restarted"]) for _, row in handed]
+    assert rows == [(9, 2, 3, 0.0), (10, 1, 1, 1.0)]
+    weights, refused = apply(weights, {1: gradient([1, 2, 3], version=10)})
+    assert not refused
+    assert weights.flat[0] < 7
+
+
 def test_a_copy_of_what_each_learner_was_sent_compensates_its_gradients():
     compensation = DelayCompensation([1, 2], 3, lambda gradient: 0.5)
     assert compensation.nbytes == 2 * 3 * 4

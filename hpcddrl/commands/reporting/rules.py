@@ -225,11 +225,12 @@ def _lost(e: Evidence) -> Iterator[Finding]:
     skipped = float(leaders.groupby(["segment", "rank"])["skipped"].max().sum())
     sent = len(leaders) * max(0, int(e.field("topology.groups", 1)) - 1)
     if sent and skipped > SKIPPED * sent:
+        often = "stages.late.apart_updates" if e.field("coupling.exchange_every") is None else "coupling.exchange_every"
         yield Finding(
             "warning",
             f"{skipped / sent:.0%} of the exchanges between groups were passed over",
             f"{skipped:,.0f} of {sent:,.0f}: a group had not taken the one before",
-            f"set coupling.exchange_every higher (now {e.field('coupling.exchange_every')})",
+            f"set {often} higher (now {e.field(often)})",
         )
 
 
