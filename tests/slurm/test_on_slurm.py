@@ -121,7 +121,7 @@ def test_an_experiment_runs_to_its_end(shared_folder, script, launcher):
 def test_a_warned_job_comes_back_and_goes_on_until_it_is_cancelled(shared_folder, launcher):
     number = small(shared_folder, "--seconds", "1200", LAUNCHER=launcher)
     run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
     wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
     assert state(number)["Restarts"] == "1"
@@ -148,7 +148,7 @@ def test_a_preempted_job_goes_on_later(shared_folder, slurm):
         pytest.skip("not on somebody else's cluster: it fills all nodes")
     number = small(shared_folder, "--seconds", "1200", slurm=["--partition=scavenge"])
     run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
     important = ["srun", "--partition=batch", f"--nodes={nodes()}", "--exclusive", "sleep", "1"]
     subprocess.run(important, check=True, capture_output=True, timeout=300)
     wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
@@ -164,7 +164,7 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
         pytest.skip("needs a node to spare")
     number = small(shared_folder, "--seconds", "45")
     run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
     lost = sorted({rank["host"] for rank in attributes_of(run, 1)})[-1]
     slurm("crash", lost)
     try:
