@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weigh
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "sizes", "options"),
-    [("group_ensemble", (4, 2, 4), {}), ("apex", (3, 4, 3), SMALL)],
+    [("group_ensemble", (8, 4, 8), {}), ("apex", (3, 4, 3), SMALL), ("apex", (8, 4, 8), SMALL)],
 )
 def test_the_account_closes_over_segments_on_other_numbers_of_ranks(recipe, sizes, options, tmp_path):
     out, before = tmp_path / "run", None
