@@ -1,6 +1,7 @@
 """A whole job that is killed again and again, at any moment: it goes on each time, from shortly before."""
 
 import random
+import re
 import time
 
 import h5py
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.mpi
 
 CATCH = "hpcddrl/Catch-v0"
 EVERY_S = 0.5  # between two checkpoints
-SLACK_S = 2.0  # that one may take, with all ranks coming to rest, on a busy machine
+SLACK_S = 2.0  # until a rank of a busy machine sees that the time has come
 SHORTEST_S, LONGEST_S = 1.5, 4.5  # from a sign of life to the kill
 OFTEN = settings(logging__checkpoint_interval_s=EVERY_S, logging__interval_s=0.25, env__num_envs=4, precision="fp32")
 
@@ -35,14 +36,18 @@ def assert_all_files_open(out):
 
 def kill_in_training(job, out, after_s):
     """Kill a job so long after its first sign of life; return how many seconds of training are lost."""
-    before = reports(out)
-    job.wait_for(lambda: reports(out) > before, "it reported progress")
+    before, folder = reports(out), RestartFolder(out / "restart")
+    job.wait_for(lambda: reports(out) > before and bool(folder.numbers), "it reported progress and has a checkpoint")
     began = time.time()
     time.sleep(after_s)
     job.kill()
-    ended, folder = time.time(), RestartFolder(out / "restart")
-    saved = max(((folder.name(number) / "DONE").stat().st_mtime for number in folder.numbers), default=0.0)
-    return ended - max(began, saved)
+    ended, newest = time.time(), folder.name(folder.numbers[0]) / "DONE"
+    return ended - max(began, newest.stat().st_mtime)
+
+
+def slowest(log):
+    """Return the seconds that the slowest checkpoint took, from the order to come to rest until it was written."""
+    return max(float(seconds) for seconds in re.findall(r"^checkpoint .* MB in ([\d.]+) s,", log, re.MULTILINE))
 
 
 @pytest.mark.parametrize(
@@ -66,10 +71,10 @@ def test_a_job_that_is_killed_at_any_moment_goes_on_from_an_interval_before(reci
         frames.append(folder.manifest(folder.numbers[0]).account["frames"])
     done = hpcddrl(ranks, "run", "--resume", out, "--seconds", "1", cwd=tmp_path)
     assert done.rc == 0, done.text
-    assert max(lost) <= EVERY_S + SLACK_S, lost
+    log, summary = (out / "run.log").read_text(), read_json(out / "summary.json")
+    assert max(lost) <= EVERY_S + slowest(log) + SLACK_S, lost
     assert frames == sorted(frames)
     assert frames[-1] > frames[1] > 0
-    log, summary = (out / "run.log").read_text(), read_json(out / "summary.json")
     assert "damaged" not in log
     assert "begins anew" not in log
     assert summary["since_start"]["frames"] == frames[-1] + summary["frames"]

@@ -1,14 +1,17 @@
 """The job scripts on a real Slurm, shortened by overrides alone: to their end, warned, preempted, without a node."""
 
+import contextlib
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import h5py
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +176,36 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
         slurm("revive", lost)
     assert lost not in {rank["host"] for rank in attributes_of(run, 2)}
     assert frames_it_went_on_from(run) > 0
+
+
+def kill_rank(number, rank):
+    """Kill a rank of a job, on whichever node of this machine it is."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            env = process.environ()
+            mine = (env.get("SLURM_JOB_ID"), env.get("PMIX_RANK")) == (number, str(rank))
+            if mine and process.name().startswith("python"):
+                process.kill()
+                return
+    pytest.fail(f"no rank {rank} of job {number}")
+
+
+def test_a_killed_actor_is_done_without_and_a_killed_first_rank_restarts_the_job(shared_folder, slurm):
+    if slurm is None:
+        pytest.skip("not on somebody else's cluster: it looks for processes on this machine")
+    number = small(shared_folder, "--seconds", "1200", ULFM="yes")
+    run = shared_folder / "runs" / f"scaling-{number}"
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
+    kill_rank(number, 3)
+    wait_until(shared_folder, number, lambda: "; without 1 ranks" in (run / "run.log").read_text())
+    assert re.search(r"lost: rank 3, .* has died", (run / "run.log").read_text())
+    assert state(number)["Restarts"] == "0"
+    kill_rank(number, 0)
+    wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
+    assert state(number)["Restarts"] == "1"
+    assert "exit code 75" in output_of(shared_folder, number)
+    assert frames_it_went_on_from(run) > 0
+    subprocess.run(["scancel", number], check=True)
 
 
 def test_a_chain_trains_two_arms_plays_them_and_writes_a_page(shared_folder):
