@@ -62,6 +62,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/staged.py: the helpers of each stage, alone and together, over seeds, hours
   make bench-groups
                benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
+  make bench-checkpoints
+               benchmarks/checkpoints.py: the work that a checkpoint of the whole job keeps all ranks from
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
 
 Choices at set-up; .venv remembers them until `make clean`:
@@ -87,7 +89,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups
+BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups bench-checkpoints
 .PHONY: help setup run test test-slurm lint figures docs $(BENCHMARKS) clean
 
 help:
@@ -153,6 +155,9 @@ bench-staged: $(STAMP)
 
 bench-groups: $(STAMP)
 	$(IN_ENV) python -m benchmarks.groups $(ARGS)
+
+bench-checkpoints: $(STAMP)
+	$(IN_ENV) python -m benchmarks.checkpoints $(ARGS)
 
 clean:
 	rm -rf .venv .venv-peers-* docs/generated build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -94,7 +94,7 @@ def test_two_runs_end_with_the_same_weights(recipe, ranks, request, tmp_path):
         options = [option.replace(TEACHER, run) for option in options]
     found = []
     for name in "ab":
-        arguments = ["--env", CATCH, "--deterministic", "--frames", str(1500 * (ranks + 1)), "--out", tmp_path / name]
+        arguments = ["--env", CATCH, "--deterministic", "--frames", str(700 * (ranks + 1)), "--out", tmp_path / name]
         done = hpcddrl(ranks, "run", recipe, *arguments, *options, cwd=tmp_path, limit_s=LIMIT_S)
         assert done.rc == 0, done.text
         found.append(digests(tmp_path / name))
