@@ -1,6 +1,8 @@
 """Runs that are cut at a checkpoint and go on: as if nothing had happened where that is promised, and accounted for."""
 
 import json
+import os
+import re
 import shutil
 
 import pytest
@@ -25,6 +27,11 @@ def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def tear(path):
+    """Leave what a node that lost its power may leave of a file."""
+    os.truncate(path, path.stat().st_size // 2)
 
 
 def account(out):
@@ -58,7 +65,7 @@ def account(out):
 def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weights(
     recipe, ranks, env, frames, options, tmp_path
 ):
-    """It is cut by damage to the newest checkpoints, which are named."""
+    """It is cut by damage to the newest checkpoints, which are named: a flipped bit, in the newest half a file."""
     out, cut = tmp_path / "run", tmp_path / "cut"
     many = settings(logging__keep_checkpoints=100, **options)
     arguments = ["--env", env, "--deterministic", "--frames", str(frames), "--out", out, *many]
@@ -67,12 +74,15 @@ def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weigh
     shutil.copytree(out, cut)
     shutil.rmtree(cut / "checkpoints")
     numbers = sorted(p.name for p in (cut / "restart").iterdir())
-    assert len(numbers) >= 3
-    for number in numbers[2:]:
+    *flipped, torn = numbers[2:]
+    assert flipped
+    for number in flipped:
         flip(cut / "restart" / number / "node-0000.bin")
+    tear(cut / "restart" / torn / "node-0000.bin")
     more = hpcddrl(ranks, "run", "--resume", cut, cwd=tmp_path, limit_s=LIMIT_S)
     assert more.rc == 0, more.text
-    for number in numbers[2:]:
+    assert re.search(rf"restart/{torn}: node-0000.bin is cut off at [\d,]+ bytes", more.stdout), more.text
+    for number in flipped:
         assert f"restart/{number}/node-0000.bin: the bytes do not agree with their checksum" in more.stdout, more.text
     assert "checkpoint 2 of " in more.stdout
     ours, theirs = final(out), final(cut)
