@@ -108,7 +108,7 @@ def values_of(run: Path, recipe: str) -> Row:
     return {
         "checkpoints": str(len(at) - 1),
         "mb": f"{each.groupby('number')['bytes'].sum().mean() / 1e6:.1f}",
-        "took": f"{each['seconds'].mean():.2f} ({each['seconds'].max():.2f})",
+        "took": f"{each['took'].mean():.2f} ({each['took'].max():.2f})",
         "rest": f"{each['rest'].mean():.2f} ({each['rest'].max():.2f})",
         "lost_frames_s": str(of_frames),
         "lost_trained_s": str(of_trained),
