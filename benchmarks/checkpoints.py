@@ -35,6 +35,7 @@ from hpcddrl.types import Array
 LIMIT = 0.02  # of a run's time
 ROWS_S = 1.0  # between two rows of a rank
 BEFORE_S = 5 * ROWS_S  # ranks come to rest before the row that knows of the checkpoint
+SHORTEST_S = 4 * BEFORE_S  # between two checkpoints, to tell what is whose
 FEWEST = 3  # checkpoints to take a mean of
 LEGEND = f"""\
 `make bench-checkpoints` drew this from checkpoints.csv, which has every row's exact command. Each run made checkpoints
@@ -52,6 +53,7 @@ class Lost(NamedTuple):
 
     mean: float
     error: float  # standard error of the mean
+    of: int  # checkpoints
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {2 * self.error:.2f}"
@@ -75,19 +77,20 @@ def done(progress: pd.DataFrame, column: str, times: Array) -> Array:
 
 
 def lost(progress: pd.DataFrame, column: str, at: Array) -> Lost:
-    """Return what checkpoints cost of a count's rate, the last being where the run ended.
+    """Return what checkpoints cost of a count's rate, but for the last and one shortly before the end of the run.
 
     Raises:
         CannotRunError: there are too few to tell.
     """
-    if len(at) <= FEWEST:
-        raise CannotRunError(f"{len(at)} checkpoints: too few for a mean; give more --seconds or a shorter --interval")
-    begins, ends = at[:-1] - BEFORE_S, at[1:] - BEFORE_S
+    apart = np.diff(at) >= SHORTEST_S
+    if (count := int(apart.sum())) < FEWEST:
+        raise CannotRunError(f"{count} checkpoints: too few for a mean; give more --seconds or a shorter --interval")
+    begins, ends = at[:-1][apart] - BEFORE_S, at[1:][apart] - BEFORE_S
     half = (ends - begins) / 2
     counts = [done(progress, column, times) for times in (begins - half, begins, begins + half, ends)]
     before, inside, after = np.diff(counts, axis=0)
     missing = half - inside / ((before + after) / (2 * half))
-    return Lost(float(missing.mean()), float(missing.std(ddof=1) / np.sqrt(len(missing))))
+    return Lost(float(missing.mean()), float(missing.std(ddof=1) / np.sqrt(count)), count)
 
 
 def default_interval_s(recipe: str) -> float:
@@ -106,7 +109,7 @@ def values_of(run: Path, recipe: str) -> Row:
     of_frames, of_trained = (lost(tables["progress"], column, at) for column in ("frames", "trained"))
     share = (of_frames.mean + 2 * of_frames.error) / default_interval_s(recipe)
     return {
-        "checkpoints": str(len(at) - 1),
+        "checkpoints": str(of_frames.of),
         "mb": f"{each.groupby('number')['bytes'].sum().mean() / 1e6:.1f}",
         "took": f"{each['took'].mean():.2f} ({each['took'].max():.2f})",
         "rest": f"{each['rest'].mean():.2f} ({each['rest'].max():.2f})",
@@ -151,8 +154,8 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600, help="of each run (default: 600)")
     parser.add_argument("--interval", type=float, default=40, help="seconds between checkpoints (default: 40)")
     given = parser.parse_args(arguments)
-    if given.interval < 4 * BEFORE_S:
-        parser.error(f"--interval {given.interval:g}: too short to tell what is a checkpoint's; give {4 * BEFORE_S:g}")
+    if given.interval < SHORTEST_S:
+        parser.error(f"--interval {given.interval:g}: too short to tell what is a checkpoint's; give {SHORTEST_S:g}")
     if given.seconds < (FEWEST + 1) * given.interval:
         parser.error(
             f"--seconds {given.seconds:g}: no {FEWEST} checkpoints {given.interval:g} s apart; give "

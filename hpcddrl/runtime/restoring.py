@@ -213,8 +213,8 @@ def _redistributed(
     if me.role is Role.LEARNER:
         donor = part(_then(manifest, Role.LEARNER, _donor(manifest, me.group or 0), 0)[0])
         frames = sum(manifest.frames[r] for r in _then(manifest, Role.LEARNER, number=0)) / groups
-        same_groups = _groups_then(manifest) == list(range(groups))
-        state |= {name: donor[name] for name in GOES_ON + KNOWN * same_groups if name in donor}
+        names = (*GOES_ON, *KNOWN) if _groups_then(manifest) == list(range(groups)) else GOES_ON
+        state |= {name: donor[name] for name in names if name in donor}
         state["weights"] = donor["weights"] | ({} if config.topology.servers else {"frames": frames})
         if "optimizer" in state:
             state["optimizer"] = state["optimizer"] | {"frames": frames}

@@ -61,8 +61,15 @@ def test_the_error_is_that_of_the_mean():
 
 def test_too_few_are_refused():
     progress, timing = tables([1.0] * 3)
-    with pytest.raises(CannotRunError, match="3 checkpoints: too few"):
+    with pytest.raises(CannotRunError, match="2 checkpoints: too few"):
         checkpoints.lost(progress, "frames", checkpoints.moments(timing))
+
+
+def test_one_shortly_before_the_end_tells_nothing():
+    progress, timing = tables([1.0] * 6)
+    at = checkpoints.moments(timing)
+    found = checkpoints.lost(progress, "frames", np.append(at, at[-1] + EVERY / 4))
+    assert (found.mean, found.of) == (pytest.approx(1.0), 5)
 
 
 @pytest.mark.parametrize(
