@@ -117,11 +117,12 @@ class World(MPI.Intracomm):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def end(self, code: int) -> None:
-        """Leave a job that has lost ranks, or has silent ones, with this exit code; return from any other.
+        """Leave a job that survives deaths, or has silent ranks, with this exit code; return from any other.
 
-        MPI's own end would wait for them.
+        MPI's own end would wait for those who are gone. Where it survives deaths it is a barrier that spins on all
+        cores, which takes minutes where ranks outnumber these, and sometimes does not end.
         """
-        if not self.gone:
+        if not (self.gone or self._survives):
             return
         sys.stdout.flush()
         sys.stderr.flush()
