@@ -26,7 +26,7 @@ OFTEN = settings(coupling__exchange_every=3)
 UNTOLD = settings(stages__detector="none", stages__middle="none", stages__early__ends="frames", env__frame_stack=2)
 MORE = {  # what a recipe needs to be deterministic, and to learn within some thousand frames
     "group_ensemble": OFTEN,
-    "ensemble_hetero": OFTEN,
+    "ensemble_hetero": [*OFTEN, *settings(topology__actors_per_group=0)],
     "dqn": SOON,
     "gorila": SOON,
     "ddql": SOON,
