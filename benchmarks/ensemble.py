@@ -6,7 +6,8 @@
 
 No exchange at all, exchange with distillation from the ensemble, weights averaged (MA), turns of learning alone and
 from the ensemble (EC-DNN), and the best group teaching the others. Pong is played once with and once without exchange.
-After each run its groups are played greedily, and so are their ensemble and one network that has learned from it.
+After each run its groups are played greedily, and so are their ensemble and one network that has learned from it. What
+exchange was to reach stands beside what it did.
 """
 
 from __future__ import annotations
@@ -14,10 +15,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from benchmarks.arms.harness import main as run
+from benchmarks.arms.sections import Section
 from benchmarks.arms.study import Arm, Game, Study
+from benchmarks.arms.tables import Passage, above_twins, passage, written
+from benchmarks.rows import Row, markdown_table
+from hpcddrl.figures.statistics import compared
 
 EIGHT = ("topology.groups=8", "topology.learners_per_group=1", "topology.actors_per_group=1")
+AIM = 0.75  # of the frames that groups need alone, or less
+UNKNOWN = "cannot be said"
 CLIPPED = ("env.reward=clip",)  # the best group is told by returns as they are learned from: one scale for all groups
 
 TEXT = """\
@@ -30,6 +39,37 @@ mixture is the group with the greatest return. Rewards are clipped to [-1, 1] ev
 def arm(name: str, *settings: str) -> Arm:
     """Return eight groups of two ranks."""
     return Arm(name, "group_ensemble", 16, (*EIGHT, *settings), against="" if name == "alone" else "alone")
+
+
+def aims(study: Study, section: Section) -> list[str]:
+    """Return the table of what exchange was to do for groups that are alone without, and whether it did."""
+    exchange, alone = (section.rows.get(name, []) for name in ("exchange", "alone"))
+    lines = [["every group ends above its own twin", *_all_above(exchange, alone)]]
+    for target in section.game.targets:
+        took = [passage(rows, target, "frames") for rows in (exchange, alone)]
+        lines.append([f"{1 - AIM:.0%} fewer frames to a return of {target:g}", *_fewer(*took)])
+    known = [line for line in lines if line[1]]
+    return markdown_table(["aim of exchange", "found", "reached"], known) if known else []
+
+
+def _all_above(exchange: Sequence[Row], alone: Sequence[Row]) -> tuple[str, str]:
+    above = above_twins(exchange, alone)
+    if not above:
+        return "", ""
+    every = np.concatenate(above)
+    return f"{every.sum()} of {len(every)}", "yes" if every.all() else "no"
+
+
+def _fewer(exchange: Passage, alone: Passage) -> tuple[str, str]:
+    """Return the ratio of the frames to a target, and whether its interval lies on one side of the aim."""
+    if not (len(exchange.took) and len(alone.took)):
+        return "", ""
+    if not (exchange.all_there and alone.all_there):
+        with_it, without = (f"{one.there} of {len(one.took)}" for one in (exchange, alone))
+        return f"{with_it} seeds got there, {without} alone", UNKNOWN
+    ratio = compared([exchange.took], [alone.took], np.divide)
+    verdict = "yes" if ratio.high <= AIM else "no" if ratio.low > AIM else UNKNOWN
+    return f"{written(ratio, '{:.2f}'.format)} of those alone", verdict
 
 
 STUDY = Study(
@@ -69,6 +109,7 @@ STUDY = Study(
     ),
     helpers=("peers", "exchange"),
     exports=True,
+    tables=(aims,),
 )
 
 

@@ -1,7 +1,7 @@
 """Many groups of one rank with environments that sleep: what exchanging models costs each learner, and sends.
 
-    make bench-groups                                    # 64 ranks on this machine, 120 s a topology
-    make bench-groups ARGS="--groups 8,16 --topology ring --seconds 60"
+    make bench-groups                                    # 8 ranks and 64 on this machine, 120 s a topology
+    make bench-groups ARGS="--groups 16 --topology ring --seconds 60"
     make bench-groups ARGS=--missing                     # what there is no row for
 
 Each learner steps one environment that sleeps 5 ms a step and shows what Atari shows (84 × 84 uint8, stacks of 4), with
@@ -138,7 +138,7 @@ PAGE = Page("groups", "Many groups of one rank", LEGEND, (TABLE,))
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = parser_for("groups", __doc__)
-    parser.add_argument("--groups", default="64", metavar="A,B", help="default: 64")
+    parser.add_argument("--groups", default="8,64", metavar="A,B", help="default: 8,64")
     parser.add_argument("--topology", nargs="*", default=list(TOPOLOGIES), help=f"default: {' '.join(TOPOLOGIES)}")
     parser.add_argument("--max-peers", type=int, default=2, help="that a learner asks about a batch (default: 2)")
     parser.add_argument("--seconds", type=float, default=120, help="of each run (default: 120)")

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 PARTS = ("env", "infer", "train")
 ACTING_BATCH, TRAINING_BATCH = 16, 176  # observations, as `impala` uses them: 16 environments, 11 frames of each
@@ -20,12 +23,13 @@ def bound(rates: Mapping[str, float]) -> float:
     return 1 / sum(1 / rates[part] for part in PARTS)
 
 
-def on_cores(part: str, env: str, torso: str, precision: str, cores: int, seconds: float) -> float:
-    """Return the samples/s of one part on so many cores at the same time, summed."""
+def on_cores(part: str, env: str, torso: str, precision: str, cores: int, seconds: float, device: str = "cpu") -> float:
+    """Return the samples/s of one part on so many cores at the same time, summed; or of their processes on a GPU."""
     context = get_context("spawn")
     ready = context.Barrier(cores)
+    arguments = (part, env, torso, precision, seconds, device)
     with ProcessPoolExecutor(cores, context, _share, (ready,)) as pool:
-        return sum(pool.map(_rate, *([argument] * cores for argument in (part, env, torso, precision, seconds))))
+        return sum(pool.map(_rate, *([argument] * cores for argument in arguments)))
 
 
 _ready: list[Barrier] = []  # of this process, which measures
@@ -35,12 +39,12 @@ def _share(ready: Barrier) -> None:
     _ready.append(ready)
 
 
-def _rate(part: str, env: str, torso: str, precision: str, seconds: float) -> float:
+def _rate(part: str, env: str, torso: str, precision: str, seconds: float, device: str) -> float:
     """Measure one part in this process, once the others are ready too."""
     import torch
 
     torch.set_num_threads(1)
-    samples, once = _work(part, env, torso, precision)
+    samples, once = _work(part, env, torso, precision, torch.device(device))
     for _ in range(WARM_UP):
         once()
     _ready[0].wait(PATIENCE_S)
@@ -51,13 +55,14 @@ def _rate(part: str, env: str, torso: str, precision: str, seconds: float) -> fl
     return calls * samples / elapsed
 
 
-def _work(part: str, env: str, torso: str, precision: str) -> tuple[int, Callable[[], Any]]:
+def _work(part: str, env: str, torso: str, precision: str, device: torch.device) -> tuple[int, Callable[[], Any]]:
     """Return how many samples a call handles, and what to call."""
     import numpy as np
     import torch
 
     from hpcddrl.config import Env
     from hpcddrl.envs.make import make, probe
+    from hpcddrl.networks.device import answering_on, finished, to_device
     from hpcddrl.networks.encoding import Precision
     from hpcddrl.networks.flat import flatten
     from hpcddrl.networks.held import held
@@ -74,12 +79,12 @@ def _work(part: str, env: str, torso: str, precision: str) -> tuple[int, Callabl
         return ACTING_BATCH, lambda: envs.step(rng.integers(0, actions, ACTING_BATCH))
     trains = part == "train"
     samples = TRAINING_BATCH if trains else ACTING_BATCH
-    network = PolicyValueNetwork(spec, torso, 1.0, 0, Precision())
+    network = PolicyValueNetwork(spec, torso, 1.0, 0, Precision()).to(device)
     network.precision, _ = choose_precision(network, spec, precision, samples, trains)
     observation = torch.randint(0, 255, (samples, *spec.observation_shape), dtype=torch.uint8)
     if not trains:
-        answers = held(network, network.precision)
-        return samples, torch.no_grad()(lambda: answers(observation))
+        answers = answering_on(held(network, network.precision), device)
+        return samples, torch.no_grad()(lambda: answers(observation).policy.cpu())
     flat = flatten(network)
     parameter = torch.nn.Parameter(flat.values)
     parameter.grad = flat.gradient
@@ -87,8 +92,8 @@ def _work(part: str, env: str, torso: str, precision: str) -> tuple[int, Callabl
 
     def step() -> None:
         flat.gradient.zero_()
-        output = network(observation)
+        output = network(to_device(observation, device))
         (output.policy.square().mean() + output.value.square().mean()).backward()
         optimizer.step()
 
-    return samples, step
+    return samples, finished(step, device)

@@ -60,6 +60,20 @@ def by_actors(key: Row) -> Row:
     return row | {name: f"{share:.2f}" for name, share in waits.items()} | around
 
 
+def by_device(key: Row) -> Row:
+    """Measure one process's inference and training on a device, and the job whose learner computes there."""
+    infer, train = (
+        on_cores(part, key["env"], key["torso"], key["precision"], 1, ALONE_S, key["device"])
+        for part in ("infer", "train")
+    )
+    settings = {"network.torso": key["torso"], "precision": key["precision"], "device.learner": key["device"]}
+    measured, around = run_impala(int(key["ranks"]), key["env"], int(key["seconds"]), settings)
+    (learner,) = [m for m in measured if m.role == "learner"]
+    row = {"infer_per_s": f"{infer:.0f}", "train_per_s": f"{train:.0f}"}
+    row |= {"trained_per_s": f"{rate(measured, 'trained'):.0f}", "lag": f"{learner.lag:.1f}"}
+    return row | {role: phases(measured, role) for role in ("learner", "actor")} | around
+
+
 COMMON = ("code", "machine", "env", "seconds")
 TABLES = (
     Table(
@@ -76,6 +90,14 @@ TABLES = (
         "## By actors\n\nThe nips network at that width. Env steps per second, of all and of one actor; waits are "
         "shares of wall\ntime. Efficiency is an_actor over that of the row with one.",
         by_actors,
+    ),
+    Table(
+        "devices",
+        (*COMMON, "torso", "precision", "ranks", "device"),
+        ("infer_per_s", "train_per_s", "trained_per_s", "lag", "learner", "actor"),
+        "## By device\n\nThe learner on cores and on a GPU; made where torch sees a GPU. infer and train are one "
+        "process with one\nthread alone, the way of observations to the device included; trained is the job.",
+        by_device,
     ),
 )
 
@@ -95,6 +117,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
     parser.add_argument("--torso", nargs="*", default=["nature", "nips"], help="networks (default: nature nips)")
     parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
+    parser.add_argument("--device", nargs="*", default=_devices(), help="cpu cuda (default: both, if there is a GPU)")
     parser.add_argument("--width", default="0.25", help="of the network in the table by actors (default: 0.25)")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--ranks", type=int, default=cores, help="default: one a core")
@@ -107,19 +130,32 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
     """Return the key of every row that there should be."""
     common = {"code": code, "machine": machine(), "env": given.env, "seconds": str(given.seconds)}
-    bounds, actors = TABLES
+    bounds, actors, devices = TABLES
     found = [
         (bounds, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks)})
         for torso in given.torso
         for precision in given.precision
     ]
-    return found + [(actors, common | {"width": given.width, "actors": str(n)}) for n in range(1, given.ranks)]
+    found += [(actors, common | {"width": given.width, "actors": str(n)}) for n in range(1, given.ranks)]
+    return found + [
+        (devices, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks), "device": device})
+        for torso in given.torso
+        for precision in given.precision
+        for device in given.device
+    ]
+
+
+def _devices() -> list[str]:
+    """Return the devices to be compared: none where there is nothing to compare."""
+    import torch
+
+    return ["cpu", "cuda"] if torch.cuda.is_available() else []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and write it down."""
     given = options(arguments)
-    return fill(PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "width", "actors"))
+    return fill(PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "width", "actors", "device"))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,12 @@ class EnvSpec(NamedTuple):
         """Say whether observations are images (of uint8 pixels or of numbers)."""
         return len(self.frame_shape) > 1
 
+    def action_field(self, *leading: int) -> tuple[tuple[int, ...], Any]:
+        """Return shape and dtype of actions with these leading dimensions."""
+        if isinstance(self.action, Discrete):
+            return leading, np.int64
+        return (*leading, self.action.dim), np.float32
+
 
 class Step(NamedTuple):
     """What one call of a vector environment gives, after B actions.
@@ -252,6 +258,7 @@ class Stateful(Protocol):
         """Go on from what `state` returned, in this process or in another one."""
 
 
+Answer = Callable[["torch.Tensor"], Output]  # observations [N, *observation_shape] -> what a network says of them
 Act = Callable[[Array], Acted]  # observations [B, *observation_shape] -> actions
 Metrics = dict[str, float]
 

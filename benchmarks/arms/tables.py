@@ -119,17 +119,21 @@ def twins(study: Study, section: Section) -> list[str]:
     """Return the table of the groups that ended above their twins: of the same number and seed in the other arm."""
     lines = []
     for arm, other in study.compared:
-        others = {row["seed"]: from_text(row["groups"]) for row in section.of(other)}
-        above = [
-            np.array([value > others[row["seed"]][group] for group, value in own.items()])
-            for row in section.of(arm)
-            if len(own := from_text(row["groups"])) > 1 and own.keys() == others.get(row["seed"], {}).keys()
-        ]
-        if above:
+        if above := above_twins(section.of(arm), section.of(other)):
             share = estimated(np.array([seed.mean() for seed in above]))
             count, all_of_them = sum(int(seed.sum()) for seed in above), sum(map(len, above))
             lines.append([arm.name, other.name, f"{count} of {all_of_them}", written(share, "{:.2f}".format)])
     return markdown_table(["arm", "beside", "groups above their twins", "share by seed"], lines) if lines else []
+
+
+def above_twins(rows: Sequence[Row], others: Sequence[Row]) -> list[Array]:
+    """Return, for each seed that both arms have, which of its groups [groups] bool ended above their twins."""
+    theirs = {row["seed"]: from_text(row["groups"]) for row in others}
+    return [
+        np.array([value > theirs[row["seed"]][group] for group, value in own.items()])
+        for row in rows
+        if len(own := from_text(row["groups"])) > 1 and own.keys() == theirs.get(row["seed"], {}).keys()
+    ]
 
 
 def scores(study: Study, section: Section) -> list[str]:

@@ -8,7 +8,6 @@ from torch import Tensor
 from hpcddrl.algorithms.divergence import divergence
 from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import ClippedSurrogate
-from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.rl.losses import (
     clipped_surrogate_loss,
     effective_share,
@@ -20,7 +19,7 @@ from hpcddrl.rl.losses import (
 )
 from hpcddrl.rl.policies import Policy
 from hpcddrl.rl.returns import importance_ratios, value_targets
-from hpcddrl.types import Batch, Learned, Metrics, Output, Targets, Tuning, Weights, side_by_side
+from hpcddrl.types import Answer, Batch, Learned, Metrics, Output, Targets, Tuning, Weights, side_by_side
 
 
 class ActorCritic:
@@ -44,7 +43,7 @@ class ActorCritic:
     def __init__(
         self,
         config: ActorCriticConfig,
-        network: PolicyValueNetwork,
+        network: Answer,
         gradient: Tensor,
         policy: Policy,
         tuning: Tuning | None = None,
@@ -112,7 +111,7 @@ class ActorCritic:
                 "rho_clipped": float(masked_mean((ratio > c.rho_bar).float(), valid)),
                 "value_mean": float(masked_mean(value[:-1].detach(), valid)),
             },
-            errors=(error.sum(0) / valid.sum(0).clamp(min=1.0)).numpy(),
+            errors=(error.sum(0) / valid.sum(0).clamp(min=1.0)).cpu().numpy(),
         )
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:

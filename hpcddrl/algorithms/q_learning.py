@@ -11,7 +11,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.q_value import QNetwork
 from hpcddrl.rl.policies import Categorical
 from hpcddrl.rl.q_targets import huber, q_targets
-from hpcddrl.types import Learned, Metrics, Output, State, Targets, Transitions, Weights
+from hpcddrl.types import Answer, Learned, Metrics, Output, State, Targets, Transitions, Weights
 
 
 class QLearning:
@@ -32,7 +32,7 @@ class QLearning:
     """
 
     def __init__(
-        self, config: QLearningConfig, network: QNetwork, target: QNetwork, gradient: Tensor, temperature: float = 1.0
+        self, config: QLearningConfig, network: Answer, target: QNetwork, gradient: Tensor, temperature: float = 1.0
     ) -> None:
         self._config, self._network, self._target, self._gradient = config, network, target, gradient
         self._temperature = temperature
@@ -84,7 +84,7 @@ class QLearning:
                 "value_mean": float(taken.detach().mean()),
                 "weight_mean": float(batch.weight.mean()),
             },
-            found.numpy(),
+            found.cpu().numpy(),
         )
 
     def _renew_target(self, weights: Weights) -> None:

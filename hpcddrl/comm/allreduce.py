@@ -17,6 +17,7 @@ class Averaging(Protocol):
     """Averages vectors over the learners of a group."""
 
     name: str
+    on_gpus: bool  # it averages vectors on GPUs, too, where they are
 
     @property
     def size(self) -> int:
@@ -31,6 +32,8 @@ class Averaging(Protocol):
 
 class MpiAveraging:
     """One Allreduce of the whole vector; whoever arrives early sleeps until all are there."""
+
+    on_gpus = False
 
     def __init__(self, learners: Circle) -> None:
         self._learners = learners
@@ -70,6 +73,7 @@ class HorovodAveraging:
         self._hvd, self._learners = hvd, learners
         self._comm: MPI.Comm | None = None
         learners.together(self._begin)
+        self.on_gpus = bool(hvd.nccl_built())
         self.name = f"Horovod {horovod.__version__}"
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hpcddrl.comm.channel import PATIENCE_S, Ending, Receiver, Sender, Tag, Traffic, drain
-from hpcddrl.comm.messages import answer_layout, report_layout
+from hpcddrl.comm.control_messages import answer_layout, report_layout
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.comm.world import World
 from hpcddrl.types import Array

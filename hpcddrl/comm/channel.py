@@ -16,8 +16,8 @@ from typing import Any, Generic, NamedTuple, Protocol
 
 from mpi4py import MPI
 
-from hpcddrl.comm.messages import Layout, R, Record
 from hpcddrl.comm.messages import Tag as Tag  # whoever has a channel finds its tags here too
+from hpcddrl.comm.records import Layout, R, Record
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.comm.world import gone_from, tested
 from hpcddrl.types import RunError

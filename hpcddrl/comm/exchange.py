@@ -9,7 +9,8 @@ from typing import NamedTuple
 from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic, ignore
-from hpcddrl.comm.messages import ALIGNMENT, ExchangeMessage, Layout, exchange_layout
+from hpcddrl.comm.messages import ExchangeMessage, exchange_layout
+from hpcddrl.comm.records import ALIGNMENT, Layout
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.comm.world import gone_from, tested
 from hpcddrl.types import Array, Tuning, Weights

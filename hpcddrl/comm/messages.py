@@ -1,17 +1,14 @@
-"""Records as they travel: named arrays at fixed places in one contiguous buffer."""
+"""What learners, actors, servers and replays send each other, and the tags of all messages."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from hpcddrl.types import Array, Discrete, EnvSpec, Rollout
-
-ALIGNMENT = 64  # bytes; a cache line, and enough for any vector instruction
+from hpcddrl.comm.records import Layout
+from hpcddrl.types import Array, EnvSpec, Rollout
 
 
 class Tag(IntEnum):
@@ -31,50 +28,6 @@ class Tag(IntEnum):
     ROLL = 12
     REPORT = 13
     ANSWER = 14
-
-
-class Record(Protocol):
-    """A NamedTuple of arrays; ``last`` [1] u8 says that its sender will send no more."""
-
-    @property
-    def last(self) -> Array:
-        """Say that nothing more comes from this sender."""
-
-
-R = TypeVar("R", bound=Record)
-
-
-class Layout(Generic[R]):
-    """Where each field of a record type stands in its buffer.
-
-    Args:
-        record: a NamedTuple class with a field ``last``.
-        fields: shape and dtype of each other field.
-    """
-
-    def __init__(self, record: type[R], fields: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
-        self._record = record
-        self._fields = {"last": ((1,), np.uint8), **fields}
-        assert set(self._fields) == set(record._fields), record  # type: ignore[attr-defined]
-        self._offsets, offset = {}, 0
-        for name, (shape, dtype) in self._fields.items():
-            self._offsets[name] = offset
-            nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-            offset += -(-nbytes // ALIGNMENT) * ALIGNMENT
-        self.nbytes = offset
-
-    def up_to(self, name: str, nbytes: int) -> int:
-        """Return how much of the buffer reaches to the end of a field's first so many bytes."""
-        return self._offsets[name] + nbytes
-
-    def allocate(self) -> tuple[Array, R]:
-        """Return a zeroed buffer [nbytes] u8 and the record of views into it."""
-        buffer = np.zeros(self.nbytes, np.uint8)
-        views = {}
-        for name, (shape, dtype) in self._fields.items():
-            start, nbytes = self._offsets[name], math.prod(shape) * np.dtype(dtype).itemsize
-            views[name] = buffer[start : start + nbytes].view(dtype).reshape(shape)
-        return buffer, self._record(**views)
 
 
 class Pull(NamedTuple):
@@ -171,53 +124,6 @@ class ActionsMessage(NamedTuple):
     action: Array
 
 
-class Status(NamedTuple):
-    """Any rank to rank 0: where it stands. Counters are since the run's start."""
-
-    last: Array
-    signal: Array  # [1] i64: the signal that asked this rank to stop, or 0
-    counters: Array  # [len(COUNTERS)] f64, see roles.status
-    ended: Array  # [1] i64: episodes that ended since the status before, as far as their returns are here
-    returns: Array  # [most] f64: their returns, oldest first
-
-
-class Order(NamedTuple):
-    """Rank 0 to learners and servers: what the run is to do next; with ``last`` to end."""
-
-    last: Array
-    stage: Array  # [1] i64: to enter, see `types.Stage`; or -1
-    leg: Array  # [1] i64: to end for a checkpoint, see `roles.legs`; or -1
-
-
-class RollCallMessage(NamedTuple):
-    """Rank 0 to all others: who is silent."""
-
-    last: Array
-    silent: Array  # [ranks] u8
-    final: Array  # [1] u8: the run ends, and nobody waits for these any more
-
-
-class ReportMessage(NamedTuple):
-    """All others to rank 0, when they have come to a point where all meet."""
-
-    last: Array
-    data: Array  # [nbytes] u8
-
-
-class AnswerMessage(NamedTuple):
-    """Rank 0 to all others there, when all have reported."""
-
-    last: Array
-    data: Array  # [nbytes] u8
-
-
-def action_field(spec: EnvSpec, *leading: int) -> tuple[tuple[int, ...], Any]:
-    """Return shape and dtype of actions with these leading dimensions."""
-    if isinstance(spec.action, Discrete):
-        return leading, np.int64
-    return (*leading, spec.action.dim), np.float32
-
-
 def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[Rollout]:
     """Lay out a rollout: each of its K + T frames stands in it once."""
     length, steps = spec.frame_stack + unroll_length, (unroll_length, num_envs)
@@ -228,7 +134,7 @@ def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[R
             "number": ((1,), np.int64),
             "frames": ((length, num_envs, *spec.frame_shape), spec.frame_dtype),
             "first": ((length, num_envs), np.bool_),
-            "action": action_field(spec, *steps),
+            "action": spec.action_field(*steps),
             "log_mu": (steps, np.float32),
             "value": (steps, np.float32),
             "action_value": (steps, np.float32),
@@ -316,7 +222,7 @@ def sample_layout(spec: EnvSpec, batch_size: int) -> Layout[SampleMessage]:
             "steps": ((1,), np.int64),
             "observation": observation,
             "next_observation": observation,
-            "action": action_field(spec, batch_size),
+            "action": spec.action_field(batch_size),
             "reward": (many, np.float32),
             "discount": (many, np.float32),
             "weight": (many, np.float32),
@@ -349,38 +255,4 @@ def frames_layout(spec: EnvSpec, num_envs: int) -> Layout[FramesMessage]:
 
 def actions_layout(spec: EnvSpec, num_envs: int) -> Layout[ActionsMessage]:
     """Lay out the actions for one step."""
-    return Layout(ActionsMessage, {"action": action_field(spec, num_envs)})
-
-
-def status_layout(counters: int, returns: int) -> Layout[Status]:
-    """Lay out a status with its counters and so many returns at most."""
-    one = (1,)
-    return Layout(
-        Status,
-        {
-            "signal": (one, np.int64),
-            "counters": ((counters,), np.float64),
-            "ended": (one, np.int64),
-            "returns": ((returns,), np.float64),
-        },
-    )
-
-
-def order_layout() -> Layout[Order]:
-    """Lay out an order."""
-    return Layout(Order, {"stage": ((1,), np.int64), "leg": ((1,), np.int64)})
-
-
-def roll_layout(ranks: int) -> Layout[RollCallMessage]:
-    """Lay out who of so many ranks is silent."""
-    return Layout(RollCallMessage, {"silent": ((ranks,), np.uint8), "final": ((1,), np.uint8)})
-
-
-def report_layout(nbytes: int) -> Layout[ReportMessage]:
-    """Lay out what a rank reports."""
-    return Layout(ReportMessage, {"data": ((nbytes,), np.uint8)})
-
-
-def answer_layout(nbytes: int) -> Layout[AnswerMessage]:
-    """Lay out what rank 0 answers."""
-    return Layout(AnswerMessage, {"data": ((nbytes,), np.uint8)})
+    return Layout(ActionsMessage, {"action": spec.action_field(num_envs)})

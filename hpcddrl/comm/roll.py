@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic
-from hpcddrl.comm.messages import RollCallMessage, roll_layout
+from hpcddrl.comm.control_messages import RollCallMessage, roll_layout
 from hpcddrl.comm.world import World
 
 What = Literal["lost", "silent", "back"]

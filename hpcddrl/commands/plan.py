@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,7 @@ def plan(
     _say_what(out, job)
     _say_pace(out, job, steps_per_s, pace)
     _roles(out, job)
+    _devices(out, job)
     _messages(out, job, sent, steps_per_s)
     _memory(out, job, parts, base)
     if ranks_per_host is not None:
@@ -121,6 +123,23 @@ def _say_pace(out: Console, job: Job, steps_per_s: float, pace: Pace | None) -> 
             f"{steps_per_s / wanted.busy:,.3g} env steps/s each; rates below shrink with the pace (--steps-per-s)"
         )
     _say(out, f"one learner here, alone on one thread, learns from {pace.samples:,.0f} samples/s{answered}: {verdict}")
+    if job.actors and len(kinds) == 1:
+        _say_threads(out, job, pace)
+
+
+def _say_threads(out: Console, job: Job, pace: Pace) -> None:
+    """Say how this machine's processors would be divided among the roles, if all ranks ran here."""
+    from hpcddrl.runtime.threads import costs, crowded, threads
+
+    processors, roles = len(os.sched_getaffinity(0)), [place.role for place in job.places]
+    given = threads(roles, processors, costs(job, pace))
+    shared = crowded(roles, processors, given)
+
+    def each(role: Role) -> str:
+        share = " (one for each share of a batch)" if shared and given[role] > 1 else ""
+        return f"{role} {count(given[role], 'thread')}{share}"
+
+    _say(out, f"on the {processors} processors here, by what each role takes: {', '.join(map(each, given))}")
 
 
 def _say(out: Console, line: str) -> None:
@@ -137,6 +156,27 @@ def _roles(out: Console, job: Job) -> None:
         of_group = "-" if job.places[crew.ranks[0]].group is None else str(crew.a_group)
         shown.add_row(str(crew.role), str(len(crew.ranks)), of_group, crew.spans, _does(job, crew.role))
     out.print(shown)
+
+
+def _devices(out: Console, job: Job) -> None:
+    """Say what each role will compute on, as far as that can be told where the job does not run."""
+    from hpcddrl.networks.device import gpus
+    from hpcddrl.runtime.devices import wishes
+
+    means = {"cuda": "a GPU of its node", "auto": "a GPU if its node has one, else cores", "cpu": "cores"}
+    kinds = job.kinds
+    for number, kind in enumerate(kinds):
+        learner, inference = wishes(kind.config, kind.spec)
+        whose = f" of groups like group {number}" if len(kinds) > 1 else ""
+        acts = inference != learner and (not job.actors or kind.config.acting.kind == "central")
+        _say(
+            out,
+            f"devices: each learner{whose} computes on {means[learner]}"
+            + (f", and chooses actions on {means[inference]}" if acts else "")
+            + "; all other roles on cores",
+        )
+    if any(wishes(kind.config, kind.spec) != ("cpu", "cpu") for kind in kinds):
+        _say(out, f"this machine's GPUs: {', '.join(gpus()) or 'none'}; the pace is that of cores")
 
 
 def _does(job: Job, role: Role) -> str:

@@ -24,6 +24,7 @@ from hpcddrl.settings import dump, override
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of the run [runs/<recipe>-<env>-<time>].")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run's directory.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the configuration.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Of learners and of inference on them.")
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
 @click.option("--trace", is_flag=True, help="Write a timeline of all ranks for ui.perfetto.dev when the run ends.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
@@ -84,6 +85,7 @@ def with_options(
     settings: tuple[str, ...],
     deterministic: bool,
     trace: bool,
+    device: str | None = None,
 ) -> Config:
     """Return the configuration with the options of ``run`` in it.
 
@@ -96,6 +98,8 @@ def with_options(
         "budget.seconds": seconds,
         "budget.target_return": target_return,
         "seed": seed,
+        "device.learner": device,
+        "device.inference": "auto" if device == "cuda" else device,  # it follows the learner where it can
         "deterministic": True if deterministic else None,
         "logging.trace": True if trace else None,
     }

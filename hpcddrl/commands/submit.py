@@ -33,7 +33,7 @@ OWN = {"out": "the job's directory is runs/<name>-<job>", "resume": "use RESUME=
 @click.option("--nodes", default=1, type=click.IntRange(min=1), help="Nodes of the job.")
 @click.option("--tasks-per-node", default=1, type=click.IntRange(min=1), help="Ranks on each.")
 @click.option("--cpus-per-task", default=1, type=click.IntRange(min=1), help="Processors of each rank.")
-@click.option("--gpus-per-node", type=click.IntRange(min=1), help="GPUs to ask for; the program does not use them yet.")
+@click.option("--gpus-per-node", type=click.IntRange(min=1), help="GPUs to ask for, which learners take in turn.")
 @click.option("--mem-gb", type=click.FloatRange(min=0, min_open=True), help="Memory on each node.")
 @click.option("--timeout-min", default=240, type=click.IntRange(min=1), help="Minutes that the job may take.")
 @click.option("--slurm-partition", help="Partition.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcddrl.compressors.compressed import Bytes, as_bytes, from_bytes
-from hpcddrl.networks.encoding import Precision
+from hpcddrl.networks.encoding import Precision, as_input
 from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.precision import choose_precision, shortest_calls
@@ -80,9 +80,8 @@ class CastStandIn:
 
     def __call__(self, observation: Tensor) -> Output:
         """See `StandIn`."""
-        layout = self._layout if observation.dim() == 4 else torch.preserve_format
-        x = observation.to(self._dtype, memory_format=layout)
-        features = self._network.torso(x * (1 / 255) if observation.dtype == torch.uint8 else x)
+        x = as_input(observation, self._dtype, channels_last=self._layout is torch.channels_last)
+        features = self._network.torso(x)
         return self._network.answer(features.float())
 
     def take(self, network: AnyNetwork, states: Tensor) -> None:

@@ -35,6 +35,7 @@ from hpcddrl.config.coupling import (
     UniformMixing,
     WarmUpBeta,
 )
+from hpcddrl.config.device import Device
 from hpcddrl.config.experience import (
     Experience,
     Fresh,
@@ -97,6 +98,7 @@ __all__ = [
     "Coupling",
     "CyclicBeta",
     "DetectedStages",
+    "Device",
     "Ensemble",
     "Env",
     "Experience",

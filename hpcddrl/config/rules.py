@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpcddrl.config.acting import CentralActing
-from hpcddrl.config.algorithm import ActorCritic, ClippedSurrogate, QLearning
+from hpcddrl.config.acting_rules import acting_rules, minibatch_rules
+from hpcddrl.config.algorithm import ClippedSurrogate, QLearning
 from hpcddrl.config.compression import Auto, ShareOfTime, Uncompressed, Whole, candidates_of, trigger_of
-from hpcddrl.config.coupling import Averaging, CyclicBeta, Ensemble, Population
+from hpcddrl.config.coupling_rules import coupling_rules
 from hpcddrl.config.experience import Hindsight, Replay
+from hpcddrl.config.fields import Rules
 from hpcddrl.config.helpers import AtFrames, Pretext, RolloutReplay, WithStage
 from hpcddrl.config.stages import NoDetector
 from hpcddrl.config.update import ParameterServer
@@ -17,19 +18,18 @@ from hpcddrl.config.update import ParameterServer
 if TYPE_CHECKING:
     from hpcddrl.config.run import Config
 
-Rules = Iterator[tuple[bool, str]]
-
 
 def rules(config: Config) -> Rules:
     """Yield every rule: whether it is broken, and the complaint."""
     yield from _layout(config)
     yield from _groups(config)
     yield from _updates(config)
-    yield from _acting(config)
-    yield from _passes(config)
+    yield from acting_rules(config)
+    yield from minibatch_rules(config)
     yield from _replay(config)
-    yield from _coupling(config)
+    yield from coupling_rules(config)
     yield from _compression(config)
+    yield from _devices(config)
     yield from _stages(config)
     yield from _determinism(config)
 
@@ -74,68 +74,6 @@ def _updates(config: Config) -> Rules:
     yield (
         config.optimization.decay == "linear" and config.budget.frames is None,
         "optimization.decay = 'linear' needs budget.frames: give --frames",
-    )
-
-
-def _acting(config: Config) -> Rules:
-    acting, algorithm, actors = config.acting, config.algorithm, config.topology.actors_per_group
-    if not isinstance(acting, CentralActing):
-        wanted = algorithm.rollouts_per_batch if isinstance(algorithm, ActorCritic) else 1
-        yield (
-            wanted == "ready",
-            "algorithm.rollouts_per_batch = 'ready' with acting.kind = 'local': only a learner that acts knows how "
-            "many rollouts there are; give a number, or set acting=central and acting.minimum",
-        )
-        return
-    lockstep = acting.minimum == "all"
-    if isinstance(algorithm, QLearning):
-        yield (
-            algorithm.exploration.kind == "spread",
-            "algorithm.exploration.kind = 'spread' with acting.kind = 'central': whose turn it is varies, so no "
-            "environment can keep an ε of its own; set algorithm.exploration=linear or acting=local",
-        )
-        yield (
-            acting.reuse_forward,
-            "acting.reuse_forward = True with algorithm.kind = 'q_learning': it learns from what was acted long ago; "
-            "set acting.reuse_forward=false",
-        )
-        return
-    yield (
-        acting.reuse_forward and not lockstep,
-        f"acting.reuse_forward = True with acting.minimum = {acting.minimum}: the weights that act must be those that "
-        "learn, for all actors at once; set acting.minimum=all",
-    )
-    yield (
-        acting.reuse_forward and isinstance(algorithm.surrogate, ClippedSurrogate),
-        "acting.reuse_forward = True with algorithm.surrogate.kind = 'clipped': one forward pass cannot serve "
-        "several updates; leave one away",
-    )
-    wanted = algorithm.rollouts_per_batch
-    yield (
-        wanted == "ready" and lockstep,
-        "algorithm.rollouts_per_batch = 'ready' with acting.minimum = all: in lockstep all rollouts are full at once; "
-        "give a number",
-    )
-    yield (
-        isinstance(wanted, int) and not lockstep and 0 < (actors or wanted) < wanted,
-        f"algorithm.rollouts_per_batch = {wanted}: more than the {actors} actors of a group can deliver, since each "
-        "waits until its rollout has been learned from; set less, or algorithm.rollouts_per_batch=ready",
-    )
-
-
-def _passes(config: Config) -> Rules:
-    algorithm, actors = config.algorithm, config.topology.actors_per_group
-    if not isinstance(algorithm, ActorCritic) or not isinstance(algorithm.surrogate, ClippedSurrogate):
-        return
-    wanted, minibatches = algorithm.rollouts_per_batch, algorithm.surrogate.minibatches
-    lockstep = isinstance(config.acting, CentralActing) and config.acting.minimum == "all"
-    rollouts = 1 if actors == 0 or wanted == "ready" else wanted
-    if lockstep and actors != 0:
-        rollouts = actors or minibatches  # unset: not known yet
-    yield (
-        minibatches > rollouts * config.env.num_envs,
-        f"algorithm.surrogate.minibatches = {minibatches} with env.num_envs = {config.env.num_envs} and {rollouts} "
-        "rollouts in a batch: each minibatch needs an environment; set fewer, or more of these",
     )
 
 
@@ -198,68 +136,6 @@ def _hindsight(config: Config, replay: Replay) -> Rules:
     )
 
 
-def _coupling(config: Config) -> Rules:
-    coupling, update, groups = config.coupling, config.update.kind, config.topology.groups
-    if isinstance(coupling, Ensemble):
-        yield from _ensemble(coupling)
-    yield from _returns(config)
-    if isinstance(coupling, Ensemble | Averaging | Population):
-        yield (
-            coupling.topology != "all_to_all" and groups == 2,
-            f"coupling.topology = {coupling.topology!r} with topology.groups = 2: of two, all hear all; start three "
-            "groups or more, or set coupling.topology=all_to_all",
-        )
-    yield (
-        coupling.kind in ("averaging", "population") and update == "server",
-        f"coupling.kind = {coupling.kind!r} with update.kind = 'server': groups have the server's weights already; set "
-        "coupling=uncoupled",
-    )
-    yield (
-        coupling.kind == "teacher" and isinstance(config.algorithm, QLearning),
-        "coupling.kind = 'teacher' with algorithm.kind = 'q_learning': only a policy can be taught; set "
-        "coupling=uncoupled or algorithm=actor_critic",
-    )
-
-
-def _ensemble(ensemble: Ensemble) -> Rules:
-    every, schedule = ensemble.exchange_every, ensemble.schedule
-    yield (
-        ensemble.max_age is not None and ensemble.max_age <= every,
-        f"coupling.max_age = {ensemble.max_age}: weights that come every coupling.exchange_every = {every} updates "
-        "would all be dropped; set more",
-    )
-    yield (
-        isinstance(schedule, CyclicBeta) and schedule.updates >= every,
-        f"coupling.schedule.updates = {getattr(schedule, 'updates', None)}: with coupling.exchange_every = {every} no "
-        "updates are left to learn alone; set less, or coupling.schedule=constant",
-    )
-
-
-def _returns(config: Config) -> Rules:
-    """Yield the rules about what a learner can see of its group's returns, and whether groups can compare them."""
-    coupling, reward = config.coupling, config.env.reward
-    compares, asks, instead = "", "", ""
-    if isinstance(coupling, Population):
-        compares = asks = "coupling.kind = 'population'"
-        instead = "coupling=ensemble"
-    elif isinstance(coupling, Ensemble) and coupling.mixing.kind == "best_group":
-        compares = asks = "coupling.mixing.kind = 'best_group'"
-        instead = "coupling.mixing=softmax"
-    elif isinstance(coupling, Ensemble) and coupling.schedule.kind == "plateau":
-        asks, instead = "coupling.schedule.kind = 'plateau'", "coupling.schedule=warmup"
-    atari = all(name.startswith("ALE/") for name in config.env.ids)
-    yield (
-        compares != "" and (reward == "normalise" or (reward == "auto" and not atari)),
-        f"{compares} with env.reward = {reward!r}: each rank would scale its own, and returns could not be compared; "
-        "set env.reward=raw or env.reward=clip",
-    )
-    yield (
-        asks != "" and isinstance(config.algorithm, QLearning),
-        f"{asks} with algorithm.kind = 'q_learning': what a replay draws does not tell the returns of now; set "
-        f"{instead}",
-    )
-
-
 def _compression(config: Config) -> Rules:
     compression = config.compression
     if isinstance(compression, Uncompressed):
@@ -285,6 +161,31 @@ def _compression(config: Config) -> Rules:
             config.deterministic and not isinstance(candidate, Whole) and candidate.distillation.beside,
             "deterministic = True with compression.distillation.beside = True: when a thread is through is chance; "
             "set compression.distillation.beside=false",
+        )
+
+
+def _devices(config: Config) -> Rules:
+    device, acting, actors = config.device, config.acting, config.topology.actors_per_group or 0
+    yield (
+        device.inference == "cuda" and not isinstance(acting, CentralActing) and actors > 0,
+        f"device.inference = 'cuda' with acting.kind = {acting.kind!r}: actors choose their actions on cores; set "
+        "device.inference=auto or acting=central",
+    )
+    yield (
+        device.inference == "cuda" and not isinstance(config.compression, Uncompressed),
+        f"device.inference = 'cuda' with compression.kind = {config.compression.kind!r}: compressed networks act on "
+        "cores; set device.inference=auto or compression=uncompressed",
+    )
+    yield (
+        isinstance(acting, CentralActing) and acting.reuse_forward and device.inference not in ("auto", device.learner),
+        f"device.inference = {device.inference!r} with device.learner = {device.learner!r} and acting.reuse_forward = "
+        "True: it learns from the forward passes that acted; set device.inference=auto",
+    )
+    for role, wanted in (("learner", device.learner), ("inference", device.inference)):
+        yield (
+            config.deterministic and wanted == "cuda",
+            f"deterministic = True with device.{role} = 'cuda': in which order a GPU sums is chance; set "
+            f"device.{role}=cpu",
         )
 
 

@@ -11,6 +11,7 @@ from hpcddrl.config.acting import Acting, Env, LocalActing, Topology
 from hpcddrl.config.algorithm import ActorCritic, Algorithm, Network
 from hpcddrl.config.compression import Compression, Uncompressed
 from hpcddrl.config.coupling import Coupling, Uncoupled
+from hpcddrl.config.device import Device
 from hpcddrl.config.experience import Experience, Fresh
 from hpcddrl.config.fields import STRICT, UNFINISHED, Count, Positive, PositiveFloat
 from hpcddrl.config.rules import rules
@@ -73,6 +74,7 @@ class Config:
     network: Network = Field(default_factory=Network)
     compression: Compression = Field(default_factory=Uncompressed)
     stages: Stages = Field(default_factory=Stages)
+    device: Device = Field(default_factory=Device)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)

@@ -1,13 +1,7 @@
-"""From an id and a count to a vector environment; the contract of resets and truncation is settled here, once.
-
-Every environment resets itself during the step *after* its last one (Gymnasium's NEXT_STEP). So the final
-observation of an episode is in the stream, a truncated step finds what to bootstrap from right behind it, and the
-step that only resets is marked by ``first`` and learned from by nobody.
-"""
+"""From an id and a count to environments that step together."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -18,137 +12,18 @@ from typing import Any
 
 import ale_py
 import gymnasium as gym
-import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from hpcddrl.config import Env
 from hpcddrl.envs import goals, toy
+from hpcddrl.envs.environments import Environments
 from hpcddrl.envs.goal_frames import AsOneArray, has_goal, outcome
-from hpcddrl.envs.isolated import Isolated, reset
-from hpcddrl.envs.rewards import Normalise, RewardTransform, reward_transform
+from hpcddrl.envs.isolated import Isolated
+from hpcddrl.envs.rewards import reward_transform
+from hpcddrl.envs.spaces import spec_of
 from hpcddrl.envs.watchdog import Watchdog
-from hpcddrl.types import ActionSpec, Array, Continuous, Discrete, EnvSpec, GoalOutcome, State, Step
-
-
-class Environments:
-    """B environments stepped together; resets itself, counts returns, and hides where the pixels' channels stand.
-
-    Args:
-        vector: a Gymnasium vector environment in NEXT_STEP mode, or the like.
-        spec: what it shows and takes.
-        seeds: one for each of the B environments.
-        transform: from the environment's rewards to those that are learned from.
-        life_loss_terminates: learn from a lost life as from an end (needs ``info["lives"]``).
-        watchdog: watches over every step, where the environments cannot be ended alone.
-    """
-
-    def __init__(
-        self,
-        vector: VectorEnv[Any, Any, Any] | Isolated,
-        spec: EnvSpec,
-        seeds: Sequence[int],
-        transform: RewardTransform,
-        life_loss_terminates: bool = False,
-        watchdog: Watchdog | None = None,
-    ) -> None:
-        self.spec = spec
-        self._watchdog = watchdog
-        self.num_envs = vector.num_envs
-        self._vector = vector
-        self._seeds = list(seeds)
-        self._transform = transform
-        self._life_loss_terminates = life_loss_terminates
-        self._lives: Array | None = None
-        self._ended = np.zeros(self.num_envs, bool)
-        self._return = np.zeros(self.num_envs)
-        self._length = np.zeros(self.num_envs, np.int64)
-
-    def reset(self) -> Array:
-        """Start every environment from its seed; return the first frames [B, *frame_shape]."""
-        with self._watched():
-            frame, info = reset(self._vector, self._seeds)
-        self._lives = info.get("lives") if self._life_loss_terminates else None
-        if isinstance(self._transform, Normalise):
-            self._transform.begin()
-        self._ended[:] = False
-        self._return[:] = 0
-        self._length[:] = 0
-        return self._frames(frame)
-
-    def reseed(self, seeds: Sequence[int]) -> None:
-        """Take other seeds, one for each environment, for the next reset."""
-        self._seeds = list(seeds)
-
-    @property
-    def running(self) -> int:
-        """Return how many episodes have begun and not ended."""
-        return int(np.count_nonzero(self._length))
-
-    def state(self) -> State:
-        """See `Stateful`: what rewards are scaled by. Emulators cannot be saved: of episodes there is but a count."""
-        scale = self._transform.state() if isinstance(self._transform, Normalise) else {}
-        return {"rewards": scale, "running": self.running}
-
-    def restore(self, state: State) -> None:
-        """See `Stateful`."""
-        if isinstance(self._transform, Normalise) and state["rewards"]:
-            self._transform.restore(state["rewards"])
-
-    def step(self, action: Array) -> Step:
-        """Act in every environment; what the environment raises carries its index and seed as a note."""
-        with self._watched():
-            frame, reward, terminated, truncated, info = self._vector.step(self._actions(action))
-        restarted = info.get("restarted", np.zeros(self.num_envs, bool))
-        first = self._ended | restarted
-        self._return[restarted] = self._length[restarted] = 0  # of an episode that nobody will see the end of
-        reward = np.where(first, 0.0, reward)
-        self._return += reward
-        self._length += ~first
-        ended = terminated | truncated
-        ends_here = ended & ~first
-        step = Step(
-            frame=self._frames(frame),
-            first=first,
-            reward=self._transform(reward, ends_here | restarted),
-            discount=1.0 - (terminated | self._lost_life(info, first)).astype(np.float32),
-            episode_return=np.where(ends_here, self._return, np.nan),
-            episode_length=np.where(ends_here, self._length, 0),
-            restarts=int(np.count_nonzero(restarted)),
-        )
-        self._return[ended] = 0
-        self._length[ended] = 0
-        self._ended = ended
-        return step
-
-    def close(self) -> None:
-        """Close the environments."""
-        self._vector.close()
-        if self._watchdog is not None:
-            self._watchdog.close()
-
-    def _watched(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._watchdog is None else self._watchdog
-
-    def _lost_life(self, info: dict[str, Any], first: Array) -> Array:
-        if self._lives is None:
-            return np.zeros(self.num_envs, bool)
-        lost = (info["lives"] < self._lives) & ~first
-        self._lives = np.array(info["lives"])
-        return np.asarray(lost)
-
-    def _frames(self, frame: Array) -> Array:
-        shape = self.spec.frame_shape
-        if len(shape) == 3 and frame.shape[1:] != shape:  # channels stood last
-            frame = np.moveaxis(frame, -1, 1)
-        return frame.reshape(self.num_envs, *shape).astype(self.spec.frame_dtype, copy=False)
-
-    def _actions(self, action: Array) -> Array:
-        box = self.spec.action
-        if isinstance(box, Discrete):
-            return action
-        unit = np.clip(action, -1.0, 1.0)
-        return np.asarray(box.low + (unit + 1.0) * 0.5 * (box.high - box.low), np.float32)
+from hpcddrl.types import EnvSpec, GoalOutcome
 
 
 class _Named(gym.Wrapper[Any, Any, Any, Any]):
@@ -207,7 +82,7 @@ def make(
     """
     now = [f"one of the {num_envs} environments of this rank"]
     first = vector_of(env, 1 if env.isolated else num_envs, seeds, threads, now=now)
-    spec = _spec(env, first)
+    spec = spec_of(env, first, is_atari(env.id))
     vector: VectorEnv[Any, Any, Any] | Isolated = first
     if env.isolated:
         first.close()
@@ -337,44 +212,3 @@ def _encoded(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, gym.registry, n=3, cutoff=0.5)
     return f"env.id = {name!r}: no such environment; nearest: {', '.join(near) or 'none'}; or give module:Class"
-
-
-def _spec(env: Env, vector: VectorEnv[Any, Any, Any]) -> EnvSpec:
-    shape, dtype = _frame(env, vector.single_observation_space)
-    atari = is_atari(env.id)
-    goal = None
-    if isinstance(vector, SyncVectorEnv) and vector.envs[0].has_wrapper_attr("goal_layout"):
-        goal = vector.envs[0].get_wrapper_attr("goal_layout")
-    return EnvSpec(
-        frame_shape=shape,
-        frame_dtype=dtype,
-        frame_stack=env.frame_stack or (4 if atari else 1),
-        action=_action(env, vector.single_action_space),
-        frame_skip=env.frame_skip if atari else 1,
-        goal=goal,
-    )
-
-
-def _frame(env: Env, space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    if not isinstance(space, gym.spaces.Box) or not 1 <= len(space.shape) <= 3:
-        raise ValueError(
-            f"env.id = {env.id!r}: observations {space} are not supported; use a Box vector or image, or a "
-            "dictionary of observation, desired_goal and achieved_goal (with compute_reward)"
-        )
-    shape = tuple(int(n) for n in space.shape)
-    if is_atari(env.id):
-        shape = shape[1:]  # the stack of one
-    elif len(shape) == 3 and shape[-1] < shape[0]:
-        shape = (shape[-1], *shape[:-1])
-    image = len(shape) > 1 and space.dtype == np.uint8
-    return shape, np.dtype(np.uint8 if image else np.float32)
-
-
-def _action(env: Env, space: gym.Space[Any]) -> ActionSpec:
-    if isinstance(space, gym.spaces.Discrete) and space.start == 0:
-        return Discrete(int(space.n))
-    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-        return Continuous(np.asarray(space.low, np.float32), np.asarray(space.high, np.float32))
-    raise ValueError(
-        f"env.id = {env.id!r}: actions {space} are not supported; use Discrete from 0 or a bounded Box vector"
-    )

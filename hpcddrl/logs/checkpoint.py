@@ -84,7 +84,7 @@ def read(path: Path) -> Checkpoint:
         ValueError: the file is torn or is no checkpoint.
     """
     try:
-        return Checkpoint(**torch.load(path, weights_only=True))
+        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise ValueError(f"{path}: not a readable checkpoint: {error}") from error
 

@@ -88,7 +88,7 @@ def _encoded(value: Any, arrays: list[Array]) -> Any:
         case np.generic():
             return value.item()
         case torch.Tensor():
-            arrays.append(_plain(value.detach().numpy()))
+            arrays.append(_plain(value.detach().cpu().numpy()))
             return {"tensor": len(arrays) - 1}
         case np.ndarray():
             arrays.append(_plain(value))

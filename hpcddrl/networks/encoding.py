@@ -22,11 +22,20 @@ class Precision(NamedTuple):
 def encode(body: nn.Module, observation: Tensor, precision: Precision) -> Tensor:
     """Return a torso's features [N, units] f32 of observations [N, *shape] (pixels are uint8, and scaled to [0, 1])."""
     bf16 = precision.name == "bf16"
-    layout = torch.channels_last if precision.channels_last and observation.dim() == 4 else torch.preserve_format
-    x = observation.to(torch.bfloat16 if bf16 else torch.float32, memory_format=layout)
-    with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-        features: Tensor = body(x * (1 / 255) if observation.dtype == torch.uint8 else x)
+    x = as_input(observation, torch.bfloat16 if bf16 else torch.float32, channels_last=precision.channels_last)
+    with torch.autocast(x.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext():
+        features: Tensor = body(x)
     return features.float()
+
+
+def as_input(observation: Tensor, dtype: torch.dtype, *, channels_last: bool) -> Tensor:
+    """Return observations [N, *shape] as a torso takes them: in its format, pixels scaled to [0, 1]."""
+    x = observation.to(dtype)
+    if observation.dtype == torch.uint8:
+        x *= 1 / 255  # of a copy, since no torso computes with uint8
+    if channels_last and x.dim() == 4:
+        return x.contiguous(memory_format=torch.channels_last)  # in one step with the cast it takes twice as long
+    return x
 
 
 def initialised_torso(name: str, shape: tuple[int, ...], width: float) -> tuple[nn.Module, int]:

@@ -35,7 +35,7 @@ def flatten(module: nn.Module) -> Flat:
     """
     parameters = list(module.parameters())
     values = torch.cat([p.detach().reshape(-1).float() for p in parameters])
-    gradient = torch.zeros(values.numel() + TAIL)
+    gradient = torch.zeros(values.numel() + TAIL, device=values.device)
     bind(module, values)
     offset = 0
     for parameter in parameters:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from hpcddrl.networks.device import finished
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork
@@ -32,9 +33,10 @@ def choose_precision(
         return Precision("bf16" if wanted == "bf16" else "fp32"), {}
     names = ("fp32", "bf16") if wanted == "auto" else (wanted,)
     candidates = [Precision(name, last) for name in names for last in (False, True)]  # type: ignore[arg-type]
-    observation = torch.randint(0, 255, (batch, *spec.observation_shape), dtype=torch.uint8)
+    device = next(network.parameters()).device
+    observation = torch.randint(0, 255, (batch, *spec.observation_shape), dtype=torch.uint8, device=device)
     once = _training if trains else _answering
-    shortest = shortest_calls({c: once(network, c, observation) for c in candidates}, seconds)
+    shortest = shortest_calls({c: finished(once(network, c, observation), device) for c in candidates}, seconds)
     rates = {c: batch / shortest[c] for c in candidates}
     best = max(rates, key=lambda c: rates[c])
     if rates[best] < GAIN * rates[candidates[0]]:

@@ -64,13 +64,18 @@ class Decoder(nn.Module):
 def feature_shape(body: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return [F, h, w] of the features of observations [C, H, W]."""
     with torch.no_grad():
-        _, features, height, width = body(torch.zeros(1, *shape)).shape
+        _, features, height, width = body(_blank(body, shape)).shape
     return features, height, width
+
+
+def _blank(body: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Return an empty observation where a torso computes."""
+    return torch.zeros(1, *shape, device=next(body.parameters()).device)
 
 
 def _with_sizes(body: nn.Sequential, shape: tuple[int, ...]) -> list[tuple[nn.Module, tuple[int, int]]]:
     """Return each layer with the height and width of what goes into it."""
-    x, found = torch.zeros(1, *shape), []
+    x, found = _blank(body, shape), []
     with torch.no_grad():
         for layer in body:
             found.append((layer, (x.shape[-2], x.shape[-1])))

@@ -51,7 +51,8 @@ def transported(source: Tensor, target: Tensor, source_bumps: Tensor, target_bum
 
 def in_pixels(places: Tensor, height: int, width: int) -> Tensor:
     """Return places [..., 2] as rows and columns of an image."""
-    return (places + 1) / 2 * torch.tensor([height - 1, width - 1], dtype=places.dtype)
+    row, column = ((places + 1) / 2).unbind(-1)
+    return torch.stack([row * (height - 1), column * (width - 1)], -1)
 
 
 def _axis(length: int, like: Tensor) -> Tensor:

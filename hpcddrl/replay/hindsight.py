@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
+from hpcddrl.replay.gathered import Gathered
 from hpcddrl.replay.n_step import Returns, returns
-from hpcddrl.replay.ring import Gathered, Ring
+from hpcddrl.replay.ring import Ring
 from hpcddrl.types import Array, EnvSpec, GoalOutcome
 
 Choice = Literal["future", "final", "episode"]

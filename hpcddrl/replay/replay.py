@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpcddrl.replay.gathered import Gathered, empty
 from hpcddrl.replay.hindsight import Hindsight
 from hpcddrl.replay.priorities import Priorities, importance_weights
-from hpcddrl.replay.ring import Gathered, Ring, empty, ring_bytes
+from hpcddrl.replay.ring import Ring, ring_bytes
 from hpcddrl.types import Array, EnvSpec, Rollout, State
 
 # What a slot's step is. From _FRESH on it can be drawn.

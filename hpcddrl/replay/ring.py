@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from hpcddrl.replay.gathered import Gathered, empty
 from hpcddrl.replay.n_step import Returns, Steps, returns
-from hpcddrl.types import Array, Discrete, EnvSpec, Rollout, State
+from hpcddrl.replay.store import new_store, store_bytes
+from hpcddrl.types import Array, EnvSpec, Rollout, State
 
 _STRIDE = 64  # steps by which an episode's ends are looked for
 UNJOINED = -2  # in place of a rollout's number: whatever comes next does not follow on it
-
-
-class Gathered(NamedTuple):
-    """N transitions of up to n steps each."""
-
-    observation: Array  # [N, *observation_shape]
-    next_observation: Array  # [N, *observation_shape]: n steps later, or the episode's last
-    action: Array  # [N] i64 | [N, dim] f32
-    reward: Array  # [N] f32: Σ γᵏ r over the steps
-    discount: Array  # [N] f32: of the value of the next observation; 0 if the episode terminated before it
-    version: Array  # [N] i64: of the weights that acted
-
-
-class _Store(NamedTuple):
-    """One row a slot: the frame of time t, and the step that was taken on seeing it."""
-
-    frames: Array  # [slots, *frame_shape]
-    first: Array  # [slots] bool: the frame opens an episode, so the step before only reset the environment
-    action: Array  # [slots] i64 | [slots, dim] f32
-    reward: Array  # [slots] f32
-    discount: Array  # [slots] f32: 0 or 1
-    value: Array  # [slots] f32
-    action_value: Array  # [slots] f32
-    version: Array  # [slots] i32
 
 
 class Ring:
@@ -59,8 +36,7 @@ class Ring:
     def __init__(self, spec: EnvSpec, streams: int, length: int) -> None:
         self._spec, self._depth = spec, spec.frame_stack
         self._streams, self._length = streams, length
-        fields = _fields(spec, streams * length)
-        self._store = _Store(**{name: np.zeros(shape, dtype) for name, (shape, dtype) in fields.items()})
+        self._store = new_store(spec, streams * length)
         self._newest = np.full(streams, -1, np.int64)  # the time of each stream's newest frame
         self._number = np.full(streams, -1, np.int64)  # of the rollout that it came in
 
@@ -174,7 +150,7 @@ class Ring:
 
         Args:
             stream: the first of the B.
-            rows: its fields, [L, B, ...] each, as in `_Store`; L frames, no more than there is room for.
+            rows: its fields, [L, B, ...] each, as in `Store`; L frames, no more than there is room for.
         """
         length, envs = rows["first"].shape
         newest = int(self._newest[stream]) + length
@@ -316,39 +292,4 @@ class Ring:
 
 def ring_bytes(spec: EnvSpec, streams: int, length: int) -> int:
     """Return the `nbytes` of a ring before there is one."""
-    fields = _fields(spec, streams * length).values()
-    stored = sum(math.prod(shape) * int(np.dtype(dtype).itemsize) for shape, dtype in fields)
-    return stored + 2 * streams * np.dtype(np.int64).itemsize
-
-
-def empty(spec: EnvSpec, n: int) -> Gathered:
-    """Return uninitialised arrays for ``n`` transitions."""
-    observation = (n, *spec.observation_shape)
-    return Gathered(
-        observation=np.empty(observation, spec.frame_dtype),
-        next_observation=np.empty(observation, spec.frame_dtype),
-        action=np.empty(*_action(spec, n)),
-        reward=np.empty(n, np.float32),
-        discount=np.empty(n, np.float32),
-        version=np.empty(n, np.int64),
-    )
-
-
-def _action(spec: EnvSpec, n: int) -> tuple[tuple[int, ...], Any]:
-    if isinstance(spec.action, Discrete):
-        return (n,), np.int64
-    return (n, spec.action.dim), np.float32
-
-
-def _fields(spec: EnvSpec, slots: int) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Return shape and dtype of all that a ring stores."""
-    numbers: dict[str, tuple[tuple[int, ...], Any]] = {
-        name: ((slots,), np.float32) for name in ("reward", "discount", "value", "action_value")
-    }
-    return {
-        "frames": ((slots, *spec.frame_shape), spec.frame_dtype),
-        "first": ((slots,), np.bool_),
-        "action": _action(spec, slots),
-        "version": ((slots,), np.int32),
-        **numbers,
-    }
+    return store_bytes(spec, streams * length) + 2 * streams * np.dtype(np.int64).itemsize

@@ -73,7 +73,7 @@ def updated_moments(moments: Moments, members: Sequence[int], values: Tensor, de
     before = moments.of(found)
     batches = before.batches + 1
     new = torch.clamp(1 / batches, min=1 - decay)
-    mean, variance = flat.mean(1), flat.var(1, correction=0)
+    mean, variance = flat.mean(1).to(before.mean.device), flat.var(1, correction=0).to(before.mean.device)
     mixed = Moments(
         mean=before.mean + new * (mean - before.mean),
         variance=(1 - new) * before.variance + new * variance + new * (1 - new) * (mean - before.mean).square(),
@@ -89,7 +89,7 @@ def standardised(values: Tensor, moments: Moments) -> Tensor:
     shifted and scaled throughout give the same. A member of which no spread is known yet gets 0 everywhere.
     """
     shape = (-1, *[1] * (values.dim() - 1))
-    mean, deviation = moments.mean.view(shape), moments.variance.sqrt().view(shape)
+    mean, deviation = (x.to(values.device).view(shape) for x in (moments.mean, moments.variance.sqrt()))
     known = deviation > 0
     scaled = (values.double() - mean) / torch.where(known, deviation, 1.0)
     return torch.where(known, scaled, 0.0).to(values.dtype)

@@ -41,9 +41,9 @@ class LocalPolicy:
             output: Output = self._network(torch.from_numpy(observation))
         if self._keeps:
             self._kept.append(output)
-        policy, value = self._policy, output.value.detach()
+        policy, value = self._policy, output.value.detach().cpu()
         with torch.no_grad():
-            params = output.policy.detach()
+            params = output.policy.detach().cpu()  # actions are drawn on the host, the same anywhere
             action = policy.greedy(params) if self._greedy else policy.sample(params, self._generator)
             return Acted(
                 action=action.numpy(),

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore, reopen
-from hpcddrl.comm.messages import FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.messages import FramesMessage, actions_layout, frames_layout
+from hpcddrl.comm.records import Layout
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.comm.world import World
-from hpcddrl.envs.make import Environments
+from hpcddrl.envs.environments import Environments
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.legs import Legs

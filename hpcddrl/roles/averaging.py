@@ -43,7 +43,8 @@ class AveragingPeers:
         self._meetings.hold(weights, np.empty(0))
         before = weights.flat.clone()
         for n, group in enumerate(members.known, 1):
-            weights.flat.lerp_(torch.from_numpy(members.buffer(group)), 1 / (n + 1))
+            theirs = torch.from_numpy(members.buffer(group))
+            weights.flat.lerp_(theirs.to(weights.flat.device), 1 / (n + 1))
         self._meetings.note(moved=float((weights.flat - before).norm()))
         members.forget(members.known)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hpcddrl.comm.channel import Receiver, Slot, Tag
-from hpcddrl.comm.messages import Layout, R
+from hpcddrl.comm.records import Layout, R
 from hpcddrl.comm.world import World
 from hpcddrl.roles.counters import Counters
 

@@ -38,7 +38,7 @@ class Recent:
         """Take some of a batch's observations, evenly, for the oldest."""
         found = batch.observation.flatten(0, 2) if isinstance(batch, Batch) else batch.observation
         share = max(1, self._most // BATCHES)
-        found = found[:: -(-len(found) // share)]
+        found = found[:: -(-len(found) // share)].to(self._kept.device)
         room = self._most - len(self._kept)
         if room:
             self._kept = torch.cat([self._kept, found[:room]])

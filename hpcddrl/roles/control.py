@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, drain, ignore
+from hpcddrl.comm.control_messages import Order, order_layout, status_layout
 from hpcddrl.comm.failure import Signals
-from hpcddrl.comm.messages import Order, order_layout, status_layout
 from hpcddrl.comm.placement import Place, Role
 from hpcddrl.comm.roll import CODES, RollListener
 from hpcddrl.comm.world import World

@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic
-from hpcddrl.comm.messages import ActionsMessage, FramesMessage, Layout, actions_layout, frames_layout
+from hpcddrl.comm.messages import ActionsMessage, FramesMessage, actions_layout, frames_layout
+from hpcddrl.comm.records import Layout
 from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.came import Counted

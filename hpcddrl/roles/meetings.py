@@ -15,6 +15,7 @@ from hpcddrl.comm.exchange import Arrived, Exchange
 from hpcddrl.comm.partners import partners
 from hpcddrl.config import Averaging, Ensemble, Population
 from hpcddrl.logs.timing import Phase
+from hpcddrl.networks.device import HostSide
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.members import NONE, Members
 from hpcddrl.types import Array, State, Tuning, Weights
@@ -55,6 +56,7 @@ class Meetings:
         self._config, self._leaders, self._seed, self._exact = config, list(leaders), seed, exact
         self._exchange, self._learners, self._control = exchange, learners, control
         self._shared = members.versions.copy()  # those that all learners of the group have
+        self._host = HostSide()
         self._refused: Counter[int] = Counter()
         self._dropped = 0
         self._seconds = 0.0
@@ -123,6 +125,7 @@ class Meetings:
         """Post this group's weights to the partners of this round, and take what has come."""
         number = weights.version // self._config.exchange_every
         to, by = partners(self._config.topology, len(self._leaders), self.group, number, self._seed)
+        weights = weights._replace(flat=self._host.fetch(weights.flat))
         exchange.post(weights, score, tuning, [self._leaders[group] for group in to])
         if self._exact:
             exchange.take_from([self._leaders[group] for group in by], self._store)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hpcddrl.comm.exchange import Arrived
+from hpcddrl.networks.device import to_device
 from hpcddrl.networks.flat import architecture, bind, size
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.roles.peers import opinion
@@ -28,13 +29,15 @@ class Members:
 
     def __init__(self, networks: Sequence[AnyNetwork], q_temperature: float) -> None:
         self._networks, self._q_temperature = list(networks), q_temperature
+        self._device = next(networks[0].parameters()).device
         self._sizes = [size(network) for network in networks]
         self._architectures = [architecture(network) for network in networks]
         for network in networks:
             network.requires_grad_(False)
             for parameter in network.parameters():
                 parameter.grad = None
-        self._weights: dict[int, torch.Tensor] = {}
+        self._weights: dict[int, torch.Tensor] = {}  # in host memory
+        self._there: dict[int, torch.Tensor] = {}  # where their networks compute, of those that have not changed since
         self.versions = np.full(len(networks), NONE, np.int64)  # of the weights that are known, group by group
         self.came = np.full(len(networks), NONE, np.int64)  # this group's own version when they came
         self.scores = np.full(len(networks), np.nan)  # their mean returns
@@ -71,6 +74,7 @@ class Members:
 
     def buffer(self, group: int) -> Array:
         """Return where a group's weights stand, [P] f32, to be written to."""
+        self._there.pop(group, None)
         if group not in self._weights:
             self._weights[group] = torch.empty(self._sizes[group])
         found: Array = self._weights[group].numpy()
@@ -80,6 +84,7 @@ class Members:
         """Drop what is known of some groups."""
         for group in groups:
             self._weights.pop(group, None)
+            self._there.pop(group, None)
             self.versions[group] = self.came[group] = NONE
             self.scores[group] = np.nan
 
@@ -90,7 +95,9 @@ class Members:
     def opinion(self, group: int, batch: Batch | Transitions, rows: slice) -> Opinion:
         """Return what a group's network thinks of some rows of a batch."""
         network = self._networks[group]
-        bind(network, self._weights[group])
+        if group not in self._there:
+            self._there[group] = to_device(self._weights[group], self._device)
+        bind(network, self._there[group])
         return opinion(network, batch, rows, self._q_temperature)
 
 

@@ -49,7 +49,7 @@ class Account:
 
     def weigh(self, members: Sequence[int], weights: Tensor) -> None:
         """Note the weights [members, ...] of one batch."""
-        self._sums[members] += weights.flatten(1).mean(1).numpy()
+        self._sums[members] += weights.flatten(1).mean(1).cpu().numpy()
         self._batches[members] += 1
 
     def measure(self, members: Sequence[int], policy: Policy, policies: Tensor, mixture: Tensor) -> None:
@@ -57,7 +57,7 @@ class Account:
         self.kl = float(policy.kl(mixture, policies[0]).mean())
         divergence, differ = pairwise_divergence(policy, policies), pairwise_disagreement(policy, policies)
         self.divergence, self.disagreement = between_others(divergence), between_others(differ)
-        self.from_own[members], self.differs[members] = divergence[:, 0].numpy(), differ[:, 0].numpy()
+        self.from_own[members], self.differs[members] = divergence[:, 0].cpu().numpy(), differ[:, 0].cpu().numpy()
 
 
 class Mixer:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain
-from hpcddrl.comm.messages import Status, order_layout, status_layout
+from hpcddrl.comm.control_messages import Status, order_layout, status_layout
 from hpcddrl.comm.placement import Place, Role, leaders, ranks_of
 from hpcddrl.comm.roll import Change, RollCall
 from hpcddrl.comm.world import World

@@ -179,9 +179,9 @@ class PretextTraining:
         """Write what the task made last as an image, a row a kind."""
         if self._picture is None or self._solved is None:
             return
-        rows = {name: _visible(images[:SHOWN]) for name, images in self._solved.pictures.items()}
+        rows = {name: _visible(images[:SHOWN]).cpu() for name, images in self._solved.pictures.items()}
         if self._solved.points is not None:
-            rows["points found"] = marked(rows["frame"], self._solved.points[:SHOWN])
+            rows["points found"] = marked(rows["frame"], self._solved.points[:SHOWN].cpu())
         self._picture.parent.mkdir(exist_ok=True)
         write_png(self._picture, list(rows.values()), list(rows))
 

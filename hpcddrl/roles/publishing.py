@@ -11,6 +11,7 @@ import torch
 from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import PublishedMessage, published_layout, pull_layout
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.device import HostSide
 from hpcddrl.types import Array, Batch, Stage, Transitions, Weights
 
 FIXED_LAG = 1  # in deterministic runs: updates between the weights that act and those that learn from it
@@ -42,7 +43,8 @@ class AsTheyAre:
     """
 
     def __init__(self, values: torch.Tensor) -> None:
-        self._bytes = values.numpy().view(np.uint8)
+        self._values, self._host = values, HostSide()
+        self._bytes = self._host.of(values).numpy().view(np.uint8)
         self.nbytes = len(self._bytes)
 
     def see(self, batch: Batch | Transitions) -> None:
@@ -54,10 +56,40 @@ class AsTheyAre:
 
     def pack(self) -> Array:
         """See `Packing`."""
+        self._host.fetch(self._values)
         return self._bytes
 
     def end(self) -> None:
         """See `Packing`."""
+
+
+class Following:
+    """Weights that are packed as another packing does it, with a copy for who computes on another device.
+
+    Args:
+        packing: of the weights.
+        values: [P] f32, the copy: of what acts on another device than learns, or of what is compressed on cores.
+    """
+
+    def __init__(self, packing: Packing, values: torch.Tensor) -> None:
+        self._packing, self._values, self.nbytes = packing, values, packing.nbytes
+
+    def see(self, batch: Batch | Transitions) -> None:
+        """See `Packing`."""
+        self._packing.see(batch)
+
+    def renew(self, weights: Weights) -> int:
+        """See `Packing`."""
+        self._values.copy_(weights.flat)
+        return self._packing.renew(weights)
+
+    def pack(self) -> Array:
+        """See `Packing`."""
+        return self._packing.pack()
+
+    def end(self) -> None:
+        """See `Packing`."""
+        self._packing.end()
 
 
 class Publishing(Protocol):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, ignore, reopen
-from hpcddrl.comm.messages import ErrorsMessage, Layout, SampleMessage, errors_layout, sample_layout
+from hpcddrl.comm.messages import ErrorsMessage, SampleMessage, errors_layout, sample_layout
+from hpcddrl.comm.records import Layout
 from hpcddrl.comm.wait import Backoff
 from hpcddrl.comm.world import World
 from hpcddrl.config import Replay as ReplayConfig

@@ -8,6 +8,7 @@ import torch
 from hpcddrl.comm.channel import Ending
 from hpcddrl.config import RolloutReplay
 from hpcddrl.logs.timing import Phase
+from hpcddrl.networks.device import to_device
 from hpcddrl.replay.rollouts import Drawn, RolloutMemory
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
@@ -107,6 +108,7 @@ class Reusing:
         with self._control.timing(Phase.BATCH):
             self._owed -= 1
             self._drawn = drawn = self._memory.draw(self._count)
-            batch = self._again([drawn.rollout])._replace(steps=0, weight=torch.from_numpy(drawn.weight))
+            batch = self._again([drawn.rollout])._replace(steps=0)
+            weight = to_device(torch.from_numpy(drawn.weight), batch.valid.device)
         self._samples = batch.samples
-        return batch
+        return batch._replace(weight=weight)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from hpcddrl.envs.environments import Environments
 from hpcddrl.envs.frames import as_observation, stack
-from hpcddrl.envs.make import Environments
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.device import CPU, Rows, host_room, to_device
 from hpcddrl.roles.counters import Counters
 from hpcddrl.types import Act, Acted, Array, Batch, EnvSpec, Rollout
 
@@ -118,24 +119,29 @@ class Batcher:
         unroll_length: T.
         num_envs: B of each rollout.
         rollouts: most in a batch.
+        device: that learns from it.
     """
 
-    def __init__(self, spec: EnvSpec, unroll_length: int, num_envs: int, rollouts: int) -> None:
+    def __init__(
+        self, spec: EnvSpec, unroll_length: int, num_envs: int, rollouts: int, device: torch.device = CPU
+    ) -> None:
         shape = (rollouts, unroll_length + 1, num_envs)
-        self._stacked = np.zeros((*shape, spec.frame_stack, *spec.frame_shape), spec.frame_dtype)
-        self._observation = torch.from_numpy(self._stacked).view(*shape, *spec.observation_shape)
-        self._depth = spec.frame_stack
+        self._rows = Rows(host_room((*shape, *spec.observation_shape), spec.frame_dtype, device), device)
+        self._stacked = self._rows.host.numpy().reshape(*shape, spec.frame_stack, *spec.frame_shape)
+        self._depth, self._device = spec.frame_stack, device
 
     def __call__(self, rollouts: Sequence[Rollout]) -> Batch:
         """Return the batch of these rollouts, at most as many as there is room for; valid until the next call."""
-        for stacked, rollout in zip(self._stacked, rollouts, strict=False):
-            stack(rollout.frames, rollout.first, self._depth, out=stacked)
+        self._rows.begin()
+        for number, rollout in enumerate(rollouts):
+            stack(rollout.frames, rollout.first, self._depth, out=self._stacked[number])
+            self._rows.send(number)
 
         def beside(arrays: Sequence[Array]) -> torch.Tensor:
-            return torch.from_numpy(np.concatenate(arrays, axis=1))
+            return to_device(torch.from_numpy(np.concatenate(arrays, axis=1)), self._device)
 
         return Batch(
-            observation=self._observation[: len(rollouts)],
+            observation=self._rows.first(len(rollouts)),
             action=beside([r.action for r in rollouts]),
             log_mu=beside([r.log_mu for r in rollouts]),
             reward=beside([r.reward for r in rollouts]),

@@ -12,6 +12,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.config import Config
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.device import on_host
 from hpcddrl.networks.flat import size
 from hpcddrl.settings import dump
 from hpcddrl.types import Weights
@@ -41,8 +42,8 @@ class Saver:
         if self._folder is None or optimizer_state is None:
             return
         with self._timing(Phase.CHECKPOINT):
-            network, cut = checkpoint.part(self._network.state_dict(), self._owned)
+            network, cut = checkpoint.part(on_host(self._network.state_dict()), self._owned)
             state = checkpoint.Checkpoint(
-                weights.version, int(weights.frames), network, optimizer_state, self._config, self._shard, cut
+                weights.version, int(weights.frames), network, on_host(optimizer_state), self._config, self._shard, cut
             )
             checkpoint.write(self._folder, state, self._logging.keep_checkpoints)

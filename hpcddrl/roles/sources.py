@@ -12,6 +12,7 @@ from hpcddrl.comm.channel import Comm, Ending, Receiver, Sender, Slot, Tag, Traf
 from hpcddrl.comm.messages import SampleMessage, errors_layout, sample_layout
 from hpcddrl.config import Replay as ReplayConfig
 from hpcddrl.logs.timing import Phase
+from hpcddrl.networks.device import CPU, batch_to
 from hpcddrl.replay.replay import Replay, Sample
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
@@ -180,14 +181,22 @@ class Replayed(Holder):
         config: of the replay.
         num_envs: B of a rollout.
         control: of this rank.
+        device: that learns.
     """
 
     def __init__(
-        self, feed: Feed, replay: Replay, beta: float, config: ReplayConfig, num_envs: int, control: Control
+        self,
+        feed: Feed,
+        replay: Replay,
+        beta: float,
+        config: ReplayConfig,
+        num_envs: int,
+        control: Control,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__(replay, config, control.counters)
         self._feed, self._beta, self._config, self._num_envs = feed, beta, config, num_envs
-        self._control = control
+        self._control, self._device = control, device
         self._sample: Sample | None = None  # made with the first, then written anew
 
     def get(self, version: int) -> Transitions:
@@ -197,8 +206,9 @@ class Replayed(Holder):
             steps += self._gather(version, wait=True)
         with self._control.timing(Phase.BATCH):
             self._sample = self._replay.sample(self._config.batch_size, self._beta, self._sample)
+            batch = batch_to(_transitions(self._sample, steps), self._device)
         self._pace.drawn(self._config.batch_size)
-        return _transitions(self._sample, steps)
+        return batch
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
@@ -248,6 +258,7 @@ class RemoteReplay:
         meanwhile: called while nothing arrives.
         control: of this rank.
         traffic: where messages are counted.
+        device: that learns.
     """
 
     def __init__(
@@ -259,8 +270,9 @@ class RemoteReplay:
         meanwhile: Callable[[], None],
         control: Control,
         traffic: Traffic,
+        device: torch.device = CPU,
     ) -> None:
-        self._replays, self._control = list(replays), control
+        self._replays, self._control, self._device = list(replays), control, device
         self._samples = Receiver(world, replays, Tag.SAMPLE, sample_layout(spec, batch_size), slots=2)
         self._errors = Sender(world, Tag.ERRORS, errors_layout(batch_size), 2 * len(self._replays), traffic)
         self._waiting = Waiting(control, meanwhile, longest_s=1e-3, anybody=lambda: bool(self._samples.open))
@@ -277,7 +289,7 @@ class RemoteReplay:
             self._waiting.reset()
         self._slot = self._arrived.pop(0)
         record = self._slot.record
-        return _transitions(record, int(record.steps[0]))
+        return batch_to(_transitions(record, int(record.steps[0])), self._device)
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""

@@ -17,6 +17,7 @@ from hpcddrl.comm.placement import slices
 from hpcddrl.comm.wait import Backoff, wait_until
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
+from hpcddrl.networks.device import HostSide
 from hpcddrl.types import Metrics, RunError, Stage, State, Tuning, Weights
 
 
@@ -200,6 +201,32 @@ class LocalUpdate:
         """See `Update`: nothing is held."""
 
 
+class ThroughHost:
+    """Averages a GPU's vector in pinned host memory, by an averaging that does not read from GPUs.
+
+    Args:
+        averaging: over the learners.
+    """
+
+    def __init__(self, averaging: Averaging) -> None:
+        self._averaging, self._host = averaging, HostSide()
+        self.name, self.on_gpus = f"{averaging.name} in host memory", True
+
+    @property
+    def size(self) -> int:
+        """See `Averaging`."""
+        return self._averaging.size
+
+    def average(self, vector: Tensor) -> None:
+        """See `Averaging`. Collective over ``learners``."""
+        self._averaging.average(self._host.fetch(vector))
+        self._host.store(vector)
+
+    def close(self) -> None:
+        """See `Averaging`."""
+        self._averaging.close()
+
+
 class AllReduceUpdate:
     """Average over the group's learners, then the same step on each: their weights stay bit-identical.
 
@@ -313,6 +340,7 @@ class ServerUpdate:
             for rank, owned in zip(servers, slices(parameters, len(servers)), strict=True)
         ]
         numbers = range(len(servers))
+        self._gradient, self._values = HostSide(), HostSide()  # from where and to where messages go
         self._rounds = [numbers[:1], numbers[1:]] if asks else [numbers]  # of shards that are told at the same time
         self._versions = [0] * len(servers)
         self.metrics: Metrics = {}
@@ -330,9 +358,10 @@ class ServerUpdate:
             own = gradient[: weights.flat.numel()]
             self.metrics = {"grad_norm": clip(own, self._most)}
             self.refused = False
+            sent = self._gradient.fetch(own)
             for numbers in self._rounds:
                 for number in numbers:
-                    self._push(number, own, frames, samples, loss)
+                    self._push(number, sent, frames, samples, loss)
                 weights = self._pull(weights, numbers)
             wait_until(lambda: all(shard.gradients.idle for shard in self._shards))
         return weights
@@ -370,9 +399,10 @@ class ServerUpdate:
                     break
                 self._meanwhile()
                 backoff.pause()
+        values = self._values.of(weights.flat).numpy()
         for number, slot in arrived.items():
             record, shard = slot.record, self._shards[number]
-            weights.flat.numpy()[shard.owned] = record.flat
+            values[shard.owned] = record.flat
             self._versions[number] = int(record.version[0])
             self.refused = self.refused or bool(record.refused[0])
             weights = weights._replace(last=weights.last or bool(record.last[0]))
@@ -381,4 +411,5 @@ class ServerUpdate:
                 version, frames = int(record.version[0]), float(record.frames[0])
                 weights = weights._replace(version=version, frames=frames, stage=stage, since=since)
             shard.weights.release(slot)
+        self._values.store(weights.flat)
         return weights

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from hpcddrl.comm.allreduce import Total, averaging
+from hpcddrl.comm.allreduce import Averaging, Total, averaging
 from hpcddrl.comm.failure import tolerant
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
@@ -27,6 +27,7 @@ from hpcddrl.config import (
     Uniform,
 )
 from hpcddrl.envs.make import goal_outcome
+from hpcddrl.networks.device import CPU
 from hpcddrl.networks.flat import flatten
 from hpcddrl.replay import priorities
 from hpcddrl.replay.hindsight import Hindsight as Relabelling
@@ -54,8 +55,8 @@ from hpcddrl.roles.replay import ReplayRank
 from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
-from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, Update
-from hpcddrl.runtime.compression import Answer, acts_here, standing, what_acts
+from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, ThroughHost, Update
+from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
@@ -70,7 +71,7 @@ from hpcddrl.runtime.rank import (
     with_precision,
 )
 from hpcddrl.runtime.stages import pretext_of
-from hpcddrl.types import Stage, Stateful, Weights
+from hpcddrl.types import Answer, Stage, Stateful, Weights
 
 
 def build(rank: Rank) -> Callable[[], None]:
@@ -218,7 +219,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     config, group, world = rank.config, rank.place.group, rank.comms.world
     assert group is not None
     learners, actors = rank.learners, rank.actors
-    network = network_of(rank, group)
+    network = network_of(rank, group).to(rank.devices.learner)
     with_precision(rank, network, samples_per_batch(config, len(actors)), trains=True)
     flat = flatten(network)
     parameters = flat.values.numel()
@@ -230,7 +231,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
     if not acts_here(rank):
         answers = [actor for actor in actors if world.rank in _answering(rank, rank.places[actor].number)]
         publisher = Publisher(world, answers, packing, config.deterministic, rank.control.timing, rank.traffic)
-    algorithm = algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning)
+    algorithm = algorithm_for(config, network, rank.spec, flat.gradient, rank.tuning, rank.shares)
     pretext, peers = pretext_of(rank, network, flat.gradient), peers_of(rank, group, network)
     for name, part in (("algorithm", algorithm), ("pretext", pretext), ("peers", peers)):
         if isinstance(part, Stateful):
@@ -263,30 +264,36 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int) -> Update:
     assert step is not None
     if isinstance(config.update, AllReduce) and len(learners) > 1:
         assert rank.circle is not None, "a learner has one"
-        backend = averaging(config.update.backend, rank.circle)
+        backend = _reducing(rank, averaging(config.update.backend, rank.circle))
         ranks = ", ".join(map(str, learners))
         rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}")
         return AllReduceUpdate(backend, step, config.optimization, timing, leads=rank.place.number == 0)
     return LocalUpdate(step, config.optimization, timing)
 
 
+def _reducing(rank: Rank, averaging: Averaging) -> Averaging:
+    """Return what averages this learner's gradients: those of a GPU in host memory, unless it can be done on GPUs."""
+    where_they_are = averaging.on_gpus and rank.devices.one_each
+    return averaging if rank.devices.learner == CPU or where_they_are else ThroughHost(averaging)
+
+
 def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source:
-    config, control, num_envs = rank.config, rank.control, rank.config.env.num_envs
+    config, control, num_envs, device = rank.config, rank.control, rank.config.env.num_envs, rank.devices.learner
     if isinstance(config.experience, Replay) and rank.replays:
         size = config.experience.batch_size
         return sources.RemoteReplay(
-            rank.comms.world, rank.replays, rank.spec, size, publisher.serve, control, rank.traffic
+            rank.comms.world, rank.replays, rank.spec, size, publisher.serve, control, rank.traffic, device
         )
     keeps = isinstance(config.acting, CentralActing) and config.acting.reuse_forward
     act = rank.remember("policy", acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps))
     feed = _feed(rank, act, publisher)
     if isinstance(config.experience, Replay):
         memory = _memory(rank, feed.sources, config.experience)
-        made = sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control)
+        made = sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control, device)
         return rank.remember("replay", made)
     assert isinstance(config.algorithm, ActorCriticConfig)
     rollouts = most_rollouts(config, len(rank.actors))
-    batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts)
+    batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts, device)
     kept = act.kept if keeps else None
     if isinstance(config.stages.middle, RolloutReplay):
         return _reusing(rank, feed, batcher, kept, config.stages.middle)
@@ -302,7 +309,7 @@ def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, confi
     unroll_length, count = rank.config.algorithm.unroll_length, columns_per_batch(rank.config, len(rank.actors))
     _, like = rollout_layout(rank.spec, unroll_length, 1).allocate()
     memory = RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
-    again = Batcher(rank.spec, unroll_length, count, 1)
+    again = Batcher(rank.spec, unroll_length, count, 1, rank.devices.learner)
     nbytes = rollouts_bytes(rank.config, rank.spec)
     rank.lines.append(
         f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each learner"

@@ -20,20 +20,21 @@ from hpcddrl.config.compression import Auto, candidates_of
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.networks.flat import size
+from hpcddrl.networks.device import CPU, answering_on
+from hpcddrl.networks.flat import flatten, size
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.networks.shares import in_shares
 from hpcddrl.roles.compressing import Compressing, Recent
 from hpcddrl.roles.counters import counters_for
-from hpcddrl.roles.publishing import AsTheyAre, Packing
+from hpcddrl.roles.publishing import AsTheyAre, Following, Packing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.runtime.parts import answered_at_once, blueprint_of, states_of
 from hpcddrl.runtime.rank import Rank, acting, env_seeds, game_of, network_of, with_precision
 from hpcddrl.settings import group_config
-from hpcddrl.types import Array, Output
+from hpcddrl.types import Answer, Array
 
 FLOAT = 4  # bytes
-Answer = Callable[[torch.Tensor], Output]
 Unpack = Callable[[Array], None]
 
 
@@ -71,9 +72,15 @@ def with_choice(rank: Rank) -> Rank:
 
 def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) -> Standing:
     """Return what follows this learner's network, whose parameters are ``values`` [P]."""
-    config, compression = rank.config, rank.config.compression
+    config, compression, devices, here = rank.config, rank.config.compression, rank.devices, acts_here(rank)
     if isinstance(compression, Uncompressed):
-        return Standing(AsTheyAre(values), network)
+        whole = AsTheyAre(values)
+        if here and devices.inference != devices.learner:
+            copied, follows = _copy_on(rank, group, values, devices.inference)
+            return Standing(Following(whole, follows), answering_on(in_shares(copied, rank.shares), devices.inference))
+        return Standing(whole, answering_on(in_shares(network, rank.shares), devices.learner))
+    if devices.learner != CPU:  # what is compressed is compressed on cores
+        network, values = _copy_on(rank, group, values, CPU)
     blueprint = blueprint_of(config, rank.spec, config.seed * 1000 + group)
     compressor = (
         make_fallback(compression, blueprint)
@@ -82,7 +89,6 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
     )
     recent = Recent(_first_observations(rank, network), states_of(compression))
     packing = Compressing(compressor, network, recent, likeness_of(network, rank.spec), rank.control)
-    here = acts_here(rank)
     if here:
         _tune(rank, compressor.stand_in)
     name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
@@ -91,7 +97,14 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
     rank.lines.append(f"compression {name}: {most}{packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
-    return Standing(packing, compressor.stand_in)
+    return Standing(packing if devices.learner == CPU else Following(packing, values), compressor.stand_in)
+
+
+def _copy_on(rank: Rank, group: int, values: torch.Tensor, device: torch.device) -> tuple[AnyNetwork, torch.Tensor]:
+    """Return the network of a group on another device than its ``values`` [P], and the vector of its own."""
+    copied = network_of(rank, group).to(device)
+    with_precision(rank, copied, answered_at_once(rank.config, len(rank.actors)), trains=False)
+    return copied, flatten(copied).values.copy_(values)
 
 
 def acts_here(rank: Rank) -> bool:

@@ -48,7 +48,7 @@ def peers_of(rank: Rank, group: int, network: AnyNetwork) -> Peers:
     config = rank.config
     if isinstance(config.coupling, Teacher):
         teacher = teacher_network(config.coupling.run, rank.spec)
-        teacher.precision = network.precision
+        teacher.to(rank.devices.learner).precision = network.precision
         return TeacherPeer(config.coupling, teacher, rank.control.timing)
     coupling, groups = config.coupling, config.topology.groups or 1
     if groups == 1 or not isinstance(coupling, Meeting):
@@ -93,7 +93,7 @@ def _networks(rank: Rank, groups: int, own: AnyNetwork) -> list[AnyNetwork]:
     kinds: list[AnyNetwork] = []
     for group in range(max(1, len(rank.job.group_settings))):
         network = network_of(rank, group)
-        network.precision = own.precision
+        network.to(rank.devices.learner).precision = own.precision
         kinds.append(made.setdefault(architecture(network), network))
     return [kinds[group % len(kinds)] for group in range(groups)]
 

@@ -203,6 +203,13 @@ def _gpus(survey: Survey) -> Iterator[Finding]:
             )
         elif seen != {()}:
             yield Finding(Level.OK, "GPUs", f"{host}: {_who(facts, lambda fact: ', '.join(fact.gpus) or 'none')}")
+            if any(fact.gpus and fact.horovod.version and "nccl" not in fact.horovod.built_with for fact in facts):
+                yield Finding(
+                    Level.WARNING,
+                    "GPUs",
+                    f"{host}: Horovod was built without NCCL; gradients of several learners pass through host memory",
+                    "HOROVOD_GPU_OPERATIONS=NCCL make clean setup, where CUDA's toolkit and NCCL are",
+                )
     if not any(fact.gpus or fact.devices for fact in survey.facts):
         yield Finding(Level.OK, "GPUs", "none")
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from hpcddrl.comm.share import share
 from hpcddrl.config import Config, QLearning
+from hpcddrl.envs.environments import Environments
 from hpcddrl.envs.frames import as_observation, stack
-from hpcddrl.envs.make import Environments, games, is_atari, make, probe
+from hpcddrl.envs.make import games, is_atari, make, probe
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.run_dir import RunDirectory
 from hpcddrl.networks.make import make_network

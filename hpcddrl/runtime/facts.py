@@ -12,13 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from hpcddrl.comm import installed
 from hpcddrl.comm.links import Link, measure_links
 from hpcddrl.envs.roms import roms
 from hpcddrl.logs.folder import complaint, nearest
 from hpcddrl.logs.run_dir import versions
+from hpcddrl.networks.device import gpus
 
 SHARED_MEMORY = Path("/dev/shm")
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -111,7 +110,7 @@ def _facts(rank: int, folder: Path, sees: bool) -> Facts:
         quota=_quota(),
         omp_num_threads=os.environ.get("OMP_NUM_THREADS", ""),
         shared_bytes=float(shutil.disk_usage(SHARED_MEMORY).free) if SHARED_MEMORY.is_dir() else math.nan,
-        gpus=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+        gpus=gpus(),
         devices=len(list(Path("/dev").glob("nvidia[0-9]*"))),
         mpi=installed.mpi(),
         launched=installed.started_by_launcher(),

@@ -34,6 +34,7 @@ from hpcddrl.roles.stages import most_returns
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
+from hpcddrl.runtime.devices import devices_of, seen_here
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
@@ -66,6 +67,8 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     abort_on_exception(world.rank, me)
     own = config if me.group is None else group_config(config, me.group)
     require_memory(world, socket.gethostname(), replay_bytes_of(own, spec, places, world.rank))
+    seen = world.allgather(seen_here(own, spec, me))
+    devices = agree(world, lambda: devices_of(config, spec, places, seen))[world.rank]
     found = Resumed()
     if resume:
         assert out is not None
@@ -74,7 +77,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     frames_before = found.start.account.get("frames", 0.0)
     run = RunDirectory(path)
     with fatal_errors():
-        hosts = world.allgather(socket.gethostname())
+        hosts = [there.host for there in seen]
         display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
         display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
         display.say(_budget_line(config, frames_before))
@@ -84,7 +87,10 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         trace = Trace(config.logging, world, places, hosts) if config.logging.trace else None
         files = Files(run.restart, _nodes(hosts), config.logging.keep_checkpoints)
         rank, monitor = _rank(world, (config, own), spec, places, run, segment, found, files, display, signals, trace)
-        rank = replace(rank, threads=use_threads(rank, hosts))
+        rank = replace(rank, devices=devices)
+        rank.lines.extend(devices.use())
+        threads = use_threads(rank, hosts)
+        rank = replace(rank, threads=threads.each, shares=threads.shares)
         rank.remember("counters", rank.control.counters)
         rank = with_choice(rank)
         loop = build(rank)
@@ -271,6 +277,7 @@ def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
     control, counters = rank.control, rank.control.counters.vector()
     report: Report = {
         "role": str(rank.place.role),
+        "device": rank.devices.name,
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
         "peak_rss_bytes": peak_resident_bytes(),
         "counters": counters.tolist(),
@@ -329,6 +336,7 @@ def _summary(config: Config, view: View, reports: list[Report], reason: str) -> 
         },
         "lag_mean": known(float(np.nanmean(lags))) if not np.isnan(lags).all() else None,
         "phase_share": phase_shares(reports),
+        "devices": of_roles(lambda rs: sorted({r["device"] for r in rs})),
         "peak_rss_bytes": of_roles(lambda rs: max(r["peak_rss_bytes"] for r in rs)),
         "lost_ranks": sorted(view.lost),
         "silent_ranks": sorted(view.silent),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from hpcddrl.config import (
 from hpcddrl.config.compression import Auto
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs.timing import Timing
+from hpcddrl.networks.device import CPU, answering_on, batch_to
 from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.held import held
 from hpcddrl.networks.make import AnyNetwork, make_network
@@ -37,7 +38,7 @@ from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.runtime.parts import algorithm_for, answered_at_once, blueprint_of, rollouts_per_batch
 from hpcddrl.runtime.plan import Job, learner_steps_per_s, samples_per_step
-from hpcddrl.types import Act, Acted, Array, Batch, Discrete, EnvSpec, Output, Rollout, Transitions, Weights
+from hpcddrl.types import Act, Acted, Answer, Array, Batch, Discrete, EnvSpec, Rollout, Transitions, Weights
 
 SECONDS = 0.5  # for each thing that is timed
 MOST = 512  # observations in a timed pass; larger batches are no faster for each
@@ -110,13 +111,13 @@ def stepping(job: Job, seconds: float) -> float:
         return steps
 
 
-def answering(job: Job, seconds: float) -> float:
-    """Return the observations/s that a learner answers its actors with."""
+def answering(job: Job, seconds: float, device: torch.device = CPU) -> float:
+    """Return the observations/s that a learner answers its actors with, if a network on this device does."""
     if not _central(job):
         return float("inf")
     answered = min(answered_at_once(job.config, job.actors), max(MOST, job.config.env.num_envs))
     with one_thread():
-        policy, observations = _policy(job, answered), _observations(job.spec, answered)
+        policy, observations = _policy(job, answered, device), _observations(job.spec, answered)
         return rate_of(lambda: policy(observations), answered, seconds)
 
 
@@ -124,23 +125,23 @@ def _central(job: Job) -> bool:
     return isinstance(job.config.acting, CentralActing) and job.actors > 0
 
 
-def _policy(job: Job, answered: int) -> Act:
+def _policy(job: Job, answered: int, device: torch.device = CPU) -> Act:
     """Return the policy that acts on so many observations, wherever that is done."""
     greedy = EpsilonGreedy(lambda: torch.tensor([0.1]))
     behaviour = greedy if isinstance(job.config.algorithm, QLearning) else policy_for(job.spec.action)
-    return LocalPolicy(_what_acts(job, answered), behaviour, seed=0)
+    return LocalPolicy(_what_acts(job, answered, device), behaviour, seed=0)
 
 
-def _what_acts(job: Job, answered: int) -> Callable[[torch.Tensor], Output]:
+def _what_acts(job: Job, answered: int, device: torch.device) -> Answer:
     """Return what answers so many observations at a time: the network, or what stands in for it."""
     config, compression = job.config, job.config.compression
     if not isinstance(compression, Uncompressed | Auto):  # what that will choose is not known yet
         stand_in = make_stand_in(compression, blueprint_of(config, job.spec, seed=0))
         stand_in.tune(torch.from_numpy(_observations(job.spec, answered)))
         return stand_in
-    network = make_network(config.network, config.algorithm, job.spec, seed=0)
+    network = make_network(config.network, config.algorithm, job.spec, seed=0).to(device)
     _choose_precision(network, job, answered, trains=False)
-    return network if _central(job) else held(network, network.precision)
+    return answering_on(network, device) if _central(job) else held(network, network.precision)
 
 
 def _same(acted: Acted) -> Act:
@@ -152,17 +153,18 @@ def _choose_precision(network: AnyNetwork, job: Job, batch: int, trains: bool) -
     network.precision, _ = choose_precision(network, job.spec, wanted, min(batch, 64), trains, seconds=0.05)
 
 
-def learning(job: Job, seconds: float) -> float:
-    """Return the samples/s of gradients, with what others have to say of them."""
+def learning(job: Job, seconds: float, device: torch.device = CPU) -> float:
+    """Return the samples/s of gradients on a device, with what others have to say of them."""
     with one_thread():
-        return _learning(job, seconds)
+        return _learning(job, seconds, device)
 
 
-def _learning(job: Job, seconds: float) -> float:
+def _learning(job: Job, seconds: float, device: torch.device) -> float:
     config, spec = job.config, job.spec
-    network = make_network(config.network, config.algorithm, spec, seed=0)
+    network = make_network(config.network, config.algorithm, spec, seed=0).to(device)
     flat = flatten(network)
-    batch, samples = _transitions(job) if isinstance(config.experience, Replay) else _batch(job)
+    made, samples = _transitions(job) if isinstance(config.experience, Replay) else _batch(job)
+    batch = batch_to(made, device)
     _choose_precision(network, job, samples, trains=True)
     algorithm, weights = algorithm_for(config, network, spec, flat.gradient), Weights(0, flat.values)
     each = samples / rate_of(lambda: algorithm.gradients(batch, None, weights), samples, seconds)

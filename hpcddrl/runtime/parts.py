@@ -14,26 +14,29 @@ from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import CentralActing, ClippedSurrogate, Config, Ensemble, Replay, Uncompressed
 from hpcddrl.config.compression import Auto, Candidate, FixedPoint, Int8, Whole, candidates_of
 from hpcddrl.networks.make import AnyNetwork, make_network
-from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.q_value import QNetwork
+from hpcddrl.networks.shares import in_shares
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.types import EnvSpec, Tuning
 
 
 def algorithm_for(
-    config: Config, network: AnyNetwork, spec: EnvSpec, gradient: torch.Tensor, tuning: Tuning | None = None
+    config: Config,
+    network: AnyNetwork,
+    spec: EnvSpec,
+    gradient: torch.Tensor,
+    tuning: Tuning | None = None,
+    shares: int = 1,
 ) -> Algorithm:
-    """Make the algorithm that learns a network, writing to the gradient vector [P]."""
+    """Make the algorithm that learns a network, a batch in so many shares, writing to the gradient vector [P]."""
     choices = config.algorithm
     if isinstance(choices, ActorCriticConfig):
-        assert isinstance(network, PolicyValueNetwork)
-        return ActorCritic(choices, network, gradient, policy_for(spec.action), tuning)
+        return ActorCritic(choices, in_shares(network, shares), gradient, policy_for(spec.action), tuning)
     target = make_network(config.network, choices, spec, seed=0)  # takes the network's weights before its first use
-    assert isinstance(network, QNetwork)
     assert isinstance(target, QNetwork)
-    target.precision = network.precision
+    target.to(gradient.device).precision = network.precision
     temperature = config.coupling.q_temperature if isinstance(config.coupling, Ensemble) else 1.0
-    return QLearning(choices, network, target, gradient, temperature)
+    return QLearning(choices, in_shares(network, shares), target, gradient, temperature)
 
 
 def rollouts_per_batch(config: Config, actors: int) -> int:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpcddrl.comm.control_messages import status_layout
 from hpcddrl.comm.messages import (
     Tag,
     actions_layout,
@@ -23,7 +24,6 @@ from hpcddrl.comm.messages import (
     pull_layout,
     rollout_layout,
     sample_layout,
-    status_layout,
     weights_layout,
 )
 from hpcddrl.comm.partners import neighbours

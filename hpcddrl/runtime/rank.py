@@ -14,8 +14,10 @@ from hpcddrl.comm.circle import Circle
 from hpcddrl.comm.failure import describe
 from hpcddrl.comm.placement import Communicators, Place, Role, ranks_of
 from hpcddrl.config import Averaging, CentralActing, Config, LinearEpsilon, QLearning
-from hpcddrl.envs.make import Environments, games, make
+from hpcddrl.envs.environments import Environments
+from hpcddrl.envs.make import games, make
 from hpcddrl.logs.run_dir import RunDirectory
+from hpcddrl.networks.device import CPU
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork, make_network
 from hpcddrl.networks.precision import choose_precision
@@ -26,6 +28,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import steppers
 from hpcddrl.roles.legs import Files, Legs, Start
 from hpcddrl.roles.saving import Saver
+from hpcddrl.runtime.devices import Devices
 from hpcddrl.runtime.restoring import draft_of
 from hpcddrl.settings import group_config
 from hpcddrl.types import EnvSpec, Output, State, Stateful, Tuning
@@ -53,7 +56,9 @@ class Rank:
     parts: dict[str, Stateful] = field(default_factory=dict)  # what checkpoints remember of this rank
     restarts: list[Callable[[int], None]] = field(default_factory=list)  # what each leg of an exact run begins with
     circle: Circle | None = None  # of the group's learners, on these
-    threads: int = 1
+    devices: Devices = field(default_factory=Devices)  # that this rank computes on
+    threads: int = 1  # that an operation is divided over
+    shares: int = 1  # that a batch is, each on a thread
     tuning: Tuning = field(default_factory=Tuning)
     lines: list[str] = field(default_factory=list)  # for the log, said before the start
 
@@ -153,8 +158,11 @@ def with_precision(rank: Rank, network: AnyNetwork, batch: int, trains: bool) ->
         network.precision, rates = choose_precision(network, rank.spec, wanted, batch, trains)
     table = ", ".join(f"{name} {rate:,.0f}/s" for name, rate in rates.items())
     chosen = f"{network.precision.name}{' channels-last' if network.precision.channels_last else ''}"
+    device = next(network.parameters()).device
+    where = "" if device == CPU else f" on {device}"
     rank.lines.append(
-        f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations ({table or 'not timed'})"
+        f"precision {chosen} for {'training' if trains else 'acting'} on {batch} observations{where} "
+        f"({table or 'not timed'})"
     )
 
 

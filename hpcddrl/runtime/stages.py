@@ -39,7 +39,7 @@ def pretext_of(rank: Rank, network: AnyNetwork, gradient: torch.Tensor) -> Learn
     seed = rank.config.seed * 1000 + world.rank
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        task = task_for(config.task, network, rank.spec)
+        task = task_for(config.task, network, rank.spec).to(rank.devices.learner)
     picture = rank.run.picture(f"{rank.owner}.png") if rank.place.number == 0 else None
     weights = sum(p.numel() for p in task.parameters())
     rank.lines.append(f"pretext {config.task.kind} with {weights:,} weights of its own")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,13 @@ from hpcddrl.runtime.rank import Rank
 
 TIMED_S = 0.2  # for each thing that is timed before the start
 SLACK = 0.15  # of a processor that a learner does without, rather than take a thread more
+
+
+class Threads(NamedTuple):
+    """What a rank computes with."""
+
+    each: int  # that an operation is divided over
+    shares: int = 1  # of a batch, each on a thread of its own
 
 
 class Costs(NamedTuple):
@@ -59,16 +66,22 @@ def threads(roles: Sequence[Role], processors: int, of: Costs) -> dict[Role, int
     return {role: each if role is Role.LEARNER else left for role in roles}
 
 
+def crowded(roles: Sequence[Role], processors: int, given: Mapping[Role, int]) -> bool:
+    """Say whether ranks that share some processors have more threads than these together."""
+    return sum(given[role] for role in roles) > processors
+
+
 def is_open(roles: Sequence[Role], processors: int) -> bool:
     """Say whether what an env step takes could matter to `threads`: learners and actors share more than one each."""
     return Role.ACTOR in roles and 0 < roles.count(Role.LEARNER) < processors
 
 
-def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
+def use_threads(rank: Rank, hosts: Sequence[str]) -> Threads:
     """Let torch compute with this rank's share of the processors that it, and perhaps others, are bound to.
 
     The shares are by what each role takes, which is timed; but not in a deterministic run, since the number of threads
-    changes in which order is summed. Networks without convolutions are too small for more than one thread. Collective
+    changes in which order is summed. Networks without convolutions are too small for more than one thread. A learner
+    whose threads have no processors of their own has one for each share of a batch (see `networks.shares`). Collective
     over the job.
     """
     config, me = rank.config, rank.comms.world.rank
@@ -81,16 +94,18 @@ def use_threads(rank: Rank, hosts: Sequence[str]) -> int:
     matters = any(is_open(who, len(where[1])) for where, who in sharing.items())
     of = _timed(rank, small) if matters and not rank.job.deterministic else None
     if small:
-        mine = 1
+        mine = Threads(1)
     elif of is None:
-        mine = evenly(len(cpus), len(roles))
+        mine = Threads(evenly(len(cpus), len(roles)))
     else:
-        mine = threads(roles, len(cpus), of)[rank.place.role]
+        given = threads(roles, len(cpus), of)
+        own = given[rank.place.role]
+        mine = Threads(1, own) if crowded(roles, len(cpus), given) else Threads(own)
         rank.lines.append(
-            f"threads: {mine}, of {len(cpus)} processors that {len(roles)} ranks share (an env step takes "
+            f"threads: {own}, of {len(cpus)} processors that {len(roles)} ranks share (an env step takes "
             f"{of.learn_s * 1e6:,.0f} µs to learn from, {of.act_s * 1e6:,.0f} µs where it is done)"
         )
-    torch.set_num_threads(mine)
+    torch.set_num_threads(mine.each)
     return mine
 
 
@@ -102,7 +117,9 @@ def _timed(rank: Rank, small: bool) -> Costs | None:
     job, unknown, role = job_of(rank.config, rank.spec), float("nan"), rank.place.role
     steps = stepping(job, TIMED_S) if role is Role.ACTOR and not small else unknown
     learns = role is Role.LEARNER and not small
-    mine = Pace(steps, *((answering(job, TIMED_S), learning(job, TIMED_S)) if learns else (unknown, unknown)))
+    answers, learned = rank.devices.inference, rank.devices.learner
+    rates = (answering(job, TIMED_S, answers), learning(job, TIMED_S, learned)) if learns else (unknown, unknown)
+    mine = Pace(steps, *rates)
     measured = rank.comms.world.allgather(mine)
     of_group = [p for p, place in zip(measured, rank.places, strict=True) if place.group == rank.place.group]
     return None if small or rank.place.group is None else costs(job, Pace(*np.nanmean(of_group, axis=0)))

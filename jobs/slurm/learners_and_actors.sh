@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Learners and actors on nodes of different kinds, as one heterogeneous job: 2 learners with many CPUs, 14 actors with
-# one each.
+# one each. The learners' node may have GPUs: they take those that Slurm gives them, in turn.
 #
 #   LAUNCHER=srun-pmix sbatch jobs/slurm/learners_and_actors.sh
 #   LAUNCHER=srun-pmix sbatch --partition=fat : --partition=thin jobs/slurm/learners_and_actors.sh
+#   LAUNCHER=srun-pmix sbatch --partition=gpu --gpus-per-node=2 : --partition=cpu jobs/slurm/learners_and_actors.sh
 #
 # Ranks count through the components in order, and in a group learners come first; so this is for one group, and
-# mpirun, which sees the first component alone, cannot start it. The program does not compute on GPUs yet.
+# mpirun, which sees the first component alone, cannot start it.
 #
 #SBATCH --job-name=learners_and_actors
 #SBATCH --nodes=1

@@ -10,16 +10,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.mpi, pytest.mark.timeout(900)]
 LIMIT_S = 240  # on two cores
 
 
+def solved(summary):
+    """Say whether a run ended because it had reached its target."""
+    return summary["exit_reason"] == "target_return"
+
+
 def learn(folder, ranks, recipe, env, target, seed, *options, limit_s=LIMIT_S):
-    """Train until the mean return over the last 100 episodes is ``target``; return the summary."""
+    """Train until the mean return over the last 100 episodes is ``target``, or for as long as there is time.
+
+    Returns:
+        Directory and summary.
+    """
     out = folder / "run"
     budget = ["--target-return", str(target), "--seconds", str(limit_s)]
     arguments = ["--env", env, "--seed", str(seed), "--out", out, *budget, *settings(logging__interval_s=2), *options]
     done = hpcddrl(ranks, "run", recipe, *arguments, cwd=folder, limit_s=limit_s + 120)
     assert done.rc == 0, done.text
     summary = read_json(out / "summary.json")
-    assert summary["exit_reason"] == "target_return", f"reached {summary['return_mean']} only\n{done.text}"
-    assert summary["return_mean"] >= 0.75 * target, "the window of 100 episodes moves on while the run ends, but little"
+    if summary["exit_reason"] == "target_return":  # the window of 100 episodes moves on while the run ends, but little
+        assert summary["return_mean"] >= 0.75 * target
     print(
         f"{recipe} on {env}, seed {seed}: {summary['return_mean']:.2f} after {summary['frames']:,.0f} frames,", end=" "
     )
@@ -45,7 +54,8 @@ def teacher(tmp_path_factory):
         if recipe != "kickstart":
             return []
         if env not in runs:
-            runs[env], _ = learn(tmp_path_factory.mktemp("teacher"), 4, "impala", env, target, 7)
+            runs[env], summary = learn(tmp_path_factory.mktemp("teacher"), 4, "impala", env, target, 7)
+            assert solved(summary), summary
         return settings(coupling__run=runs[env])
 
     return of
@@ -62,14 +72,16 @@ def test_catch_is_solved_by_policies(recipe, seed, teacher, tmp_path):
     options = [*FOR_CATCH, *teacher(recipe, "hpcddrl/Catch-v0", 0.9)]
     if recipe == "ppo":  # four learners' batches are four times as large, so its updates are that much fewer
         options += settings(optimization__scale_with_learners="true")
-    out, _ = learn(tmp_path, 4, recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
+    out, summary = learn(tmp_path, 4, recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
+    assert solved(summary), summary
     assert len(list((out / "checkpoints").iterdir())) == (2 if recipe == "group_ensemble" else 1)
 
 
 @SEEDS
 @pytest.mark.parametrize("recipe", ACTOR_CRITIC)
 def test_cartpole_is_solved_by_policies(recipe, seed, teacher, tmp_path):
-    out, _ = learn(tmp_path, 4, recipe, "CartPole-v1", 450, seed, *teacher(recipe, "CartPole-v1", 200))
+    out, summary = learn(tmp_path, 4, recipe, "CartPole-v1", 450, seed, *teacher(recipe, "CartPole-v1", 200))
+    assert solved(summary), summary
     state = checkpoint.newest(next((out / "checkpoints").iterdir()))
     assert all(tensor.isfinite().all() for tensor in state.network.values())
 
@@ -79,7 +91,8 @@ def test_cartpole_is_solved_by_policies(recipe, seed, teacher, tmp_path):
 def test_catch_is_solved_by_values(recipe, seed, tmp_path):
     explores_less = settings(algorithm__exploration__frames=30_000, algorithm__exploration__end=0.01)
     options = [*explores_less, *FASTER.get(recipe, [])]
-    learn(tmp_path, RANKS.get(recipe, 4), recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
+    _, summary = learn(tmp_path, RANKS.get(recipe, 4), recipe, "hpcddrl/Catch-v0", 0.9, seed, *options)
+    assert solved(summary), summary
 
 
 @SEEDS
@@ -89,7 +102,8 @@ def test_cartpole_is_solved_by_values(recipe, seed, tmp_path):
     explores_less = settings(algorithm__exploration__frames=10_000, algorithm__exploration__end=0.01)
     options = [*explores_less, *settings(algorithm__n_step=3), *FASTER.get(recipe, [])]
     limit_s = 2.5 * LIMIT_S if recipe == "gorila" else LIMIT_S
-    learn(tmp_path, RANKS.get(recipe, 4), recipe, "CartPole-v1", 450, seed, *options, limit_s=limit_s)
+    _, summary = learn(tmp_path, RANKS.get(recipe, 4), recipe, "CartPole-v1", 450, seed, *options, limit_s=limit_s)
+    assert solved(summary), summary
 
 
 @SEEDS
@@ -110,6 +124,7 @@ def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(env, greedil
 def test_a_reward_that_comes_with_the_last_step_is_lost_on_the_faithful_twin(seed, tmp_path):
     """Catch rewards nothing else. `ga3c` solves it; its twin, given twice the frames that took, stays random."""
     _, right = learn(tmp_path, 4, "ga3c", "hpcddrl/Catch-v0", 0.9, seed, *FOR_CATCH)
+    assert solved(right), right
     frames = str(2 * right["frames"])
     arguments = ["--env", "hpcddrl/Catch-v0", "--seed", str(seed), "--frames", frames, "--out", tmp_path / "twin"]
     arguments += FOR_CATCH
@@ -120,7 +135,8 @@ def test_a_reward_that_comes_with_the_last_step_is_lost_on_the_faithful_twin(see
 
 def test_what_was_learned_shows_in_evaluation(tmp_path):
     """Greedy play of the saved weights, on seeds that training never saw, is at least as good."""
-    out, _ = learn(tmp_path, 2, "impala", "hpcddrl/Catch-v0", 0.9, 1)
+    out, summary = learn(tmp_path, 2, "impala", "hpcddrl/Catch-v0", 0.9, 1)
+    assert solved(summary), summary
     done = hpcddrl(1, "evaluate", out, "--episodes", "50", cwd=tmp_path)
     assert done.rc == 0, done.text
     score = read_json(out / "evaluation.json")["group-0000"]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 from launch import python, settings
@@ -15,12 +16,12 @@ from hpcddrl.settings import load
 pytestmark = pytest.mark.mpi
 
 PROGRAM = Path(__file__).parent / "programs" / "mixed.py"
-UPDATE, TEMPERATURE = 14, 0.3
+EVERY, UPDATE, TEMPERATURE = 4, 14, 0.3
 OPTIONS = settings(
     topology__groups=2,
     topology__actors_per_group=0,
     env__num_envs=2,
-    coupling__exchange_every=4,
+    coupling__exchange_every=EVERY,
     coupling__mixing__temperature=TEMPERATURE,
     coupling__evaluate_every=2,
     group_settings__1__network__torso="resnet",
@@ -39,6 +40,14 @@ def ran(tmp_path_factory):
     return folder
 
 
+def logged(folder, group):
+    """Return the version of each member's weights that is logged at the last exchange before the update."""
+    with h5py.File(folder / f"run/segments/0001/rank-{group:04d}.h5", "r") as file:
+        versions, members, theirs = (file[f"peers/{name}"][:] for name in ("version", "group", "peer_version"))
+    rows = versions == UPDATE // EVERY * EVERY
+    return dict(zip(members[rows].astype(int), theirs[rows].astype(int), strict=True))
+
+
 def network_at(folder, group, version):
     """Rebuild a group's network from its checkpoint of one version and the configuration that is in it."""
     state = checkpoint.read(folder / f"run/checkpoints/group-{group:04d}/version-{version:08d}.pt")
@@ -53,8 +62,8 @@ def test_the_ensemble_is_that_of_the_peers_checkpoints_at_the_logged_versions(ra
     note = torch.load(ran / f"mixed-{group}.pt")
     (peer,) = note["groups"]
     assert peer == 1 - group
-    version = note["versions"][peer]
-    assert version == UPDATE // 4 * 4, "in a deterministic run a round's weights are of that round"
+    version = logged(ran, group)[peer]
+    assert version == UPDATE // EVERY * EVERY, "in a deterministic run a round's weights are of that round"
     own, other = network_at(ran, group, UPDATE), network_at(ran, peer, version)
     assert own.state_dict().keys() != other.state_dict().keys(), "the networks differ"
     observation = note["observation"]  # [R, S, B, …]

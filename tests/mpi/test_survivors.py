@@ -44,6 +44,7 @@ def ended(job, pids):
 
 
 def summary_of(done, out, **expected):
+    """Return the summary of a job that was stopped, which says what is expected and whose account of data closes."""
     assert done.rc == 75, done.text
     summary = read_json(out / "summary.json")
     found = {name: summary[name] for name in expected}
@@ -54,7 +55,11 @@ def summary_of(done, out, **expected):
 
 
 def killed(tmp_path, ranks, recipe, victims, *options, lost):
-    """Run, kill some ranks, see that the job goes on without those that are lost, and stop it; return its summary."""
+    """Run, kill some ranks, wait until the job has gone on without those that are lost, and stop it.
+
+    Returns:
+        Its summary, and the ranks that the progress line and rank 0's file say were lost.
+    """
     with running(tmp_path, ranks, recipe, *QUICK, *OFTEN, *options, seconds=600, survives=True) as (job, out):
         pids = job.pids()
         for victim in victims:
@@ -63,60 +68,74 @@ def killed(tmp_path, ranks, recipe, victims, *options, lost):
         said(job, out, rf"checkpoint \d+ at version .*; without {len(lost)} ranks")
         done, seconds = ended(job, pids)
     assert seconds < 2 * SOON_S, done.text
-    assert f"[Lost {', '.join(map(str, lost))}]" in done.stdout
+    shown = [int(rank) for rank in re.findall(r"\[Lost ([\d, ]+)\]", done.stdout)[-1].split(",")]
     with h5py.File(out / "run.h5", "r") as run:
         rows = run["ranks/0000/failures"]
-        assert sorted(rows["rank"]) == lost
         assert set(rows["what"]) == {0}
+        recorded = sorted(rows["rank"][:].astype(int).tolist())
         for file in run["ranks"].values():
             assert len(file["timing/wall"])
-    return summary_of(done, out, lost_ranks=lost, silent_ranks=[])
+    return summary_of(done, out, silent_ranks=[]), shown, recorded
 
 
-def is_whole_again(tmp_path, ranks, line):
-    """Let a run that has lost ranks go on with all of them."""
+def resumed(tmp_path, ranks):
+    """Let a run that has lost ranks go on with all of them; return what it prints, and both summaries."""
     out = tmp_path / "run"
-    before = read_json(out / "summary.json")["since_start"]
+    before = read_json(out / "summary.json")
     done = hpcddrl(ranks, "run", "--resume", out, "--seconds", "3", cwd=tmp_path)
     assert done.rc == 0, done.text
-    assert line in done.stdout, done.text
-    now = read_json(out / "summary.json")
-    assert now["lost_ranks"] == []
-    assert now["since_start"]["lost"] == before["lost"]
-    assert now["since_start"]["used"] - before["used"] == now["transitions"]["used"] > 0
+    return done.stdout, before, read_json(out / "summary.json")
+
+
+def goes_on_with_the_account(before, now):
+    """Say whether what was lost stays so, and what was used since adds up."""
+    then, all_in_all = before["since_start"], now["since_start"]
+    used = all_in_all["used"] - then["used"]
+    return all_in_all["lost"] == then["lost"] and used == now["transitions"]["used"] > 0
 
 
 def test_an_actor_that_is_killed_is_done_without(tmp_path):
-    summary = killed(tmp_path, 3, "impala", [2], lost=[2])
+    summary, shown, recorded = killed(tmp_path, 3, "impala", [2], lost=[2])
+    assert summary["lost_ranks"] == shown == recorded == [2]
     assert 0 <= summary["transitions"]["lost"] < 0.5 * summary["transitions"]["produced"]
-    is_whole_again(tmp_path, 3, "redistributed: 2 ranks in 1 groups then, 3 in 1 now")
+    printed, before, now = resumed(tmp_path, 3)
+    assert "redistributed: 2 ranks in 1 groups then, 3 in 1 now" in printed
+    assert now["lost_ranks"] == []
+    assert goes_on_with_the_account(before, now), (before, now)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["paac", "elf", "apex"])
 def test_an_actor_that_is_killed_is_done_without_by_every_kind_of_experience(recipe, tmp_path):
     learns_soon = settings(experience__learning_starts=200) if recipe == "apex" else []
-    killed(tmp_path, 4, recipe, [3], *learns_soon, lost=[3])
+    summary, shown, recorded = killed(tmp_path, 4, recipe, [3], *learns_soon, lost=[3])
+    assert summary["lost_ranks"] == shown == recorded == [3]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("victims", "lost"), [([2], [2, 3]), ([3], [2, 3]), ([2, 3], [2, 3])])
 def test_a_group_that_is_killed_leaves_the_others_running(victims, lost, tmp_path):
     """Whether its learner dies, its only actor, or both: what is left of it has nothing to do, and ends too."""
-    killed(tmp_path, 6, "group_ensemble", victims, *GROUPS, lost=lost)
-    is_whole_again(tmp_path, 6, "redistributed: new groups begin as copies: 1 as group 2")
+    summary, shown, recorded = killed(tmp_path, 6, "group_ensemble", victims, *GROUPS, lost=lost)
+    assert summary["lost_ranks"] == shown == recorded == lost
+    printed, before, now = resumed(tmp_path, 6)
+    assert "redistributed: new groups begin as copies: 1 as group 2" in printed
+    assert now["lost_ranks"] == []
+    assert goes_on_with_the_account(before, now), (before, now)
 
 
 @pytest.mark.slow
 def test_a_learner_of_a_server_that_is_killed_leaves_the_others_running(tmp_path):
-    killed(tmp_path, 4, "a3c", [2], lost=[2])
+    summary, shown, recorded = killed(tmp_path, 4, "a3c", [2], lost=[2])
+    assert summary["lost_ranks"] == shown == recorded == [2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["mpi", "horovod"])
 def test_a_learner_that_is_killed_is_done_without_by_the_others_of_its_group(backend, tmp_path):
     options = settings(topology__learners_per_group=3, update__backend=backend)
-    killed(tmp_path, 5, "impala", [1], *options, lost=[1])
+    summary, shown, recorded = killed(tmp_path, 5, "impala", [1], *options, lost=[1])
+    assert summary["lost_ranks"] == shown == recorded == [1]
 
 
 @pytest.mark.slow

@@ -367,6 +367,35 @@ def test_a_studys_names_can_be_typed_and_mean_one_thing_each(study):
 # What a study adds
 
 
+def aims(*found):
+    game = ensemble.STUDY.games[0]
+    return ensemble.aims(ensemble.STUDY, section([more(game) for more in found], game, ensemble.STUDY))
+
+
+def ended(name, seed, groups, reached):
+    """Return what makes a row of an arm of the ensemble's study, for a game of it."""
+    arm = next(arm for arm in ensemble.STUDY.arms if arm.name == name)
+    return lambda game: row(arm, game, seed, groups=groups, reached=reached)
+
+
+def test_what_exchange_was_to_reach_stands_beside_what_it_did():
+    alone = [ended("alone", seed, "0:1 1:2", "0:1000:10 0.8:2000:20") for seed in (1, 2)]
+    lines = aims(*alone, *(ended("exchange", seed, "0:2 1:3", "0:700:10 0.8:1500:20") for seed in (1, 2)))
+    assert cells(lines, "every group ends above its own twin")[1:] == ["4 of 4", "yes"]
+    assert cells(lines, "25% fewer frames to a return of 0")[1:] == ["0.70 [0.70, 0.70] of those alone", "yes"]
+    assert cells(lines, "25% fewer frames to a return of 0.8")[2] == "yes", "it is the aim exactly"
+    lines = aims(*alone, *(ended("exchange", seed, "0:2 1:1", "0:900:10 0.8::") for seed in (1, 2)))
+    assert cells(lines, "every group ends above its own twin")[1:] == ["2 of 4", "no"]
+    assert cells(lines, "25% fewer frames to a return of 0")[2] == "no"
+    assert cells(lines, "25% fewer frames to a return of 0.8")[1:] == [
+        "0 of 2 seeds got there, 2 of 2 alone",
+        "cannot be said",
+    ]
+    assert aims(*alone) == []
+    once = aims(alone[0], ended("exchange", 1, "0:2 1:3", "0:100:10 0.8:100:20"))
+    assert cells(once, "25% fewer frames to a return of 0")[1:] == ["0.10 of those alone", "cannot be said"]
+
+
 def test_a_factor_on_predictions_stands_beside_amdahls_law():
     plain, small = (next(arm for arm in nnc.STUDY.arms if arm.name == name) for name in ("impala", "impala nnc"))
     game = nnc.STUDY.games[0]

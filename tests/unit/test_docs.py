@@ -1,6 +1,7 @@
-"""The documentation: it builds without a warning, and what its pages name is there."""
+"""The documentation: it builds without a warning, and what its pages and the README name is there."""
 
 import ast
+import contextlib
 import importlib
 import re
 import subprocess
@@ -9,13 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from hpcddrl.comm.placement import fit
 from hpcddrl.commands.cli import cli
 from hpcddrl.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+README = ROOT / "README.md"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
 TARGETS = re.compile(r"^([\w-]+):", re.MULTILINE)
+
+
+def least_ranks(config):
+    """Return the smallest number of ranks that a configuration can be laid out on."""
+    for ranks in range(1, 10):
+        with contextlib.suppress(ValueError):
+            fit(config.topology, ranks)
+            return ranks
+    raise AssertionError(f"{config.recipe} needs ten ranks or more")
 
 
 def named(pattern):
@@ -77,6 +89,18 @@ def test_null_results_are_read_from_the_rows(tmp_path, monkeypatch):
 def test_pages_need_nothing_from_the_network(site):
     pattern = re.compile(r"<(?:script|link|img)[^>]*(?:src|href)=\"(https?:)?//")
     assert [page.name for page in site.rglob("*.html") if pattern.search(page.read_text())] == []
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!https?:)([^)]+)\)", README.read_text()))
+def test_a_link_of_the_readme_leads_somewhere(target):
+    path, _, anchor = target.partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_has_a_row_for_every_recipe_with_the_least_ranks_it_fits():
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (\d+) ranks? \|$", README.read_text(), re.MULTILINE)
+    assert {name: int(ranks) for name, ranks in rows} == {name: least_ranks(RECIPES[name]()) for name in RECIPES}
 
 
 @pytest.mark.parametrize(("page", "name"), named(r"`(hpcddrl(?:\.\w+)+)`"))

@@ -82,6 +82,7 @@ BROKEN = Horovod("", (), "undefined symbol")
         ([{}, {"no_file": "Unable to lock file"}], "error", "files", "HDF5_USE_FILE_LOCKING=FALSE"),
         ([{}, {"sees_folder": False}], "error", "files", "not the same folder for rank 1"),
         ([{"devices": 4}] * 2, "warning", "GPUs", "a: has 4, and torch 2.13 sees none"),
+        ([{"gpus": ("H100",), "devices": 1}] * 2, "warning", "GPUs", "a: Horovod was built without NCCL"),
         ([{"no_games": "no ROM"}] * 2, "warning", "Atari", "ranks 0-1: no ROM"),
         ([{}, {"versions": {"torch": "2.9", "python": "3.11"}}], "error", "versions", "2.13 (rank 0); 2.9 (rank 1)"),
     ],
@@ -108,7 +109,8 @@ def test_what_a_launcher_says_is_believed(monkeypatch):
 
 
 def test_gpus_are_shown_with_who_sees_them():
-    found = diagnose(survey({"gpus": ("H100",), "devices": 2}, {"gpus": ("H100",), "devices": 2}))
+    sees = {"gpus": ("H100",), "devices": 2, "horovod": Horovod("0.28.1", ("mpi", "nccl"), "")}
+    found = diagnose(survey(sees, sees))
     assert [finding.says for finding in found if finding.what == "GPUs"] == ["a: H100 (ranks 0-1)"]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hpcddrl.config import Env
-from hpcddrl.envs.make import Environments, games, is_atari, make, probe, register
+from hpcddrl.envs.environments import Environments
+from hpcddrl.envs.make import games, is_atari, make, probe, register
 from hpcddrl.envs.rewards import raw
 from hpcddrl.types import Continuous, Discrete, EnvSpec
 

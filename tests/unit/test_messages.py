@@ -5,21 +5,16 @@ import math
 import numpy as np
 import pytest
 
+from hpcddrl.comm.control_messages import answer_layout, order_layout, report_layout, roll_layout, status_layout
 from hpcddrl.comm.messages import (
-    ALIGNMENT,
-    Layout,
     actions_layout,
-    answer_layout,
     frames_layout,
     gradient_layout,
-    order_layout,
     pull_layout,
-    report_layout,
-    roll_layout,
     rollout_layout,
-    status_layout,
     weights_layout,
 )
+from hpcddrl.comm.records import ALIGNMENT, Layout
 from hpcddrl.types import Continuous, Discrete, EnvSpec, Rollout
 
 IMAGE = EnvSpec((7, 9), np.dtype(np.uint8), 4, Discrete(6), 4)

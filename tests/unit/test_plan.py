@@ -272,6 +272,26 @@ def test_a_pace_given_is_a_pace_and_nothing_is_timed(command):
     assert "measured on this machine" not in first
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "devices: each learner computes on cores; all other roles on cores"),
+        (["network.torso=resnet"], "computes on a GPU if its node has one, else cores; all other roles on cores"),
+        (
+            ["device.learner=cuda", "device.inference=cpu"],
+            "computes on a GPU of its node, and chooses actions on cores",
+        ),
+    ],
+)
+def test_a_plan_says_what_each_role_computes_on(command, settings, said):
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    pace = ("--env", "hpcddrl/Catch-v0", "--steps-per-s", 100)
+    code, out, _ = command("plan", "paac", "--ranks", 2, *pace, "--set", "acting.reuse_forward=false", *chosen)
+    assert code == 0
+    assert said in " ".join(out.split())
+    assert ("this machine's GPUs: " in " ".join(out.split())) == bool(settings)
+
+
 def test_without_a_pace_one_is_measured_and_the_learner_held_against_it(command):
     code, out, _ = command("plan", "impala", "--ranks", 3, "--env", "hpcddrl/Catch-v0")
     assert code == 0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from episodes import Streams, assert_equal_transition, spec
 
-from hpcddrl.replay.ring import Ring, empty, ring_bytes
+from hpcddrl.replay.gathered import empty
+from hpcddrl.replay.ring import Ring, ring_bytes
 from hpcddrl.types import Continuous
 
 GAMMA = 0.9

@@ -68,6 +68,19 @@ def test_the_text_has_both_tables_and_the_phases(tmp_path, jobs):
     assert "| 0.25 | 1 | 1200 | 1200 | 0.20 | 0.05 |" in text
 
 
+def test_devices_have_a_table_of_their_own_where_they_are_compared(tmp_path, jobs):
+    arguments = ["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--device", "cpu", "cuda"]
+    assert throughput.main([*arguments, "--into", str(tmp_path)]) == 0
+    learners = [settings.get("device.learner") for *_, settings in jobs]
+    assert learners == [None, None, "cpu", "cuda"]
+    found = rows.read_rows(tmp_path / "devices.csv")
+    assert [(row["device"], row["infer_per_s"], row["trained_per_s"]) for row in found] == [
+        ("cpu", "6000", "900"),
+        ("cuda", "6000", "900"),
+    ]
+    assert "## By device" in (tmp_path / "throughput.md").read_text()
+
+
 def test_one_rank_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         throughput.main(["--ranks", "1"])

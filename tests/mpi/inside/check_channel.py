@@ -9,7 +9,7 @@ import pytest
 from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
-from hpcddrl.comm.messages import Layout
+from hpcddrl.comm.records import Layout
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.types import RunError
 

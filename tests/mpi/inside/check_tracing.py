@@ -11,7 +11,7 @@ from mpi4py import MPI
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
 from hpcddrl.comm.clocks import clocks_ahead
 from hpcddrl.comm.exchange import Exchange
-from hpcddrl.comm.messages import Layout
+from hpcddrl.comm.records import Layout
 from hpcddrl.comm.tracing import TracedComm
 from hpcddrl.comm.wait import wait_until
 from hpcddrl.logs.trace import Kind, Recorder

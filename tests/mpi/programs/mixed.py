@@ -1,8 +1,8 @@
 """Run a job and note what the ensemble was at one update: mixed.py OUT UPDATE OPTION...
 
 OPTIONs are those of ``hpcddrl run`` after the recipe. Each learner leaves OUT/mixed-<group>.pt: the observations that
-its peers saw, its own opinion, the version of each peer's weights, π_ens's parameters and the weights c; and each
-writes a checkpoint of every version.
+its peers saw, its own opinion, the peers' groups, π_ens's parameters and the weights c; and each writes a checkpoint of
+every version.
 """
 
 import sys
@@ -34,9 +34,7 @@ class Noting(EnsemblePeers):
         savers[0].save(weights, {})
         if weights.version == int(update):
             assert found is not None, "nothing was heard of the peers yet"
-            members = self._meetings.members
-            versions = {group: int(members.versions[group]) for group in members.known}
-            note.update(observation=batch.observation[:, found.rows].clone(), versions=versions)
+            note.update(observation=batch.observation[:, found.rows].clone())
         return found
 
 

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Tag, Traffic, drain, ignore
 from hpcddrl.comm.circle import Circle
-from hpcddrl.comm.messages import order_layout
+from hpcddrl.comm.control_messages import order_layout
 from hpcddrl.comm.wait import wait_until
 
 world, seconds = MPI.COMM_WORLD.Dup(), float(sys.argv[1])
