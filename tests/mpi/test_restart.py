@@ -49,7 +49,7 @@ def account(out):
         ("impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4}),
         pytest.param("a3c", 3, CARTPOLE, 4000, {"logging__checkpoint_updates": 10}, marks=pytest.mark.slow),
         pytest.param(
-            "apex", 1, CARTPOLE, 6000, {"logging__checkpoint_updates": 60, **SMALL, **INLINE}, marks=pytest.mark.slow
+            "apex", 1, CARTPOLE, 6000, {"logging__checkpoint_updates": 40, **SMALL, **INLINE}, marks=pytest.mark.slow
         ),
         pytest.param(
             "group_ensemble",
