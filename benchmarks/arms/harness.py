@@ -114,15 +114,23 @@ class Bench:
 
     def draw(self) -> None:
         """Draw table and picture anew."""
-        rows, code = read_rows(self.csv), committed()
-        text = document(self._study, rows, code)
-        points = points_of_sections(self._study, sections_of(self._study, rows, code))
-        if len(points):
-            picture = self.csv.with_suffix(".png")
-            label = "return, last 100 games of each group"
-            learning_curves(points, window=1, label=label).savefig(picture, dpi=110)
-            text += f"\n![Return over frames and seconds]({picture.name})\n\n{CAPTION}\n"
-        self.csv.with_suffix(".md").write_text(text)
+        draw(self._study, self.csv.parent)
+
+
+def draw(study: Study, folder: Path) -> None:
+    """Draw a study's table and picture from its rows."""
+    page = folder / f"{study.name}.md"
+    rows, code = read_rows(page.with_suffix(".csv")), committed()
+    text = document(study, rows, code)
+    points = points_of_sections(study, sections_of(study, rows, code))
+    if len(points):
+        picture = page.with_suffix(".png")
+        label = "return, last 100 games of each group"
+        learning_curves(points, window=1, label=label).savefig(picture, dpi=110)
+        text += f"\n![Return over frames and seconds]({picture.name})\n\n{CAPTION}\n"
+    if appended := study.appendix(folder):
+        text += "\n" + "\n".join(appended) + "\n"
+    page.write_text(text)
 
 
 def points_of_sections(study: Study, sections: Sequence[Section]) -> pd.DataFrame:

@@ -48,6 +48,7 @@ class Study(NamedTuple):
     helpers: tuple[str, ...]  # phases whose seconds an arm costs
     exports: bool = False  # score the groups' ensemble, and one network that has learned from it
     tables: tuple[Callable[..., list[str]], ...] = ()  # of its own: from (study, section) to lines of Markdown
+    appendix: Callable[[Path], list[str]] = lambda folder: []  # what else the page says, from the tables' folder
 
     def against(self, arm: Arm) -> Arm | None:
         """Return the arm that another is compared with, None if it is compared with none."""

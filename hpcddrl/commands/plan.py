@@ -129,7 +129,7 @@ def _say_pace(out: Console, job: Job, steps_per_s: float, pace: Pace | None) -> 
 
 def _say_threads(out: Console, job: Job, pace: Pace) -> None:
     """Say how this machine's processors would be divided among the roles, if all ranks ran here."""
-    from hpcddrl.runtime.threads import costs, crowded, threads
+    from hpcddrl.runtime.processors import costs, crowded, threads
 
     processors, roles = len(os.sched_getaffinity(0)), [place.role for place in job.places]
     given = threads(roles, processors, costs(job, pace))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hpcddrl.compressors.distillation import Distiller, answers
 from hpcddrl.compressors.layers import weighted
 from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.types import State
 
 
 class Sign(torch.autograd.Function):
@@ -135,6 +136,15 @@ class Binary:
             self.constrain()
             self._begun = True
         return self._distiller.follow(teacher, states, self.constrain)
+
+    def state(self) -> State:
+        """See `Shape`."""
+        return {"begun": self._begun, "distiller": self._distiller.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Shape`."""
+        self._begun = state["begun"]
+        self._distiller.restore(state["distiller"])
 
     def constrain(self) -> None:
         """Keep each filter's weights at mean 0 over its input channels, and within [−1, 1], as XNOR-Net does."""

@@ -11,6 +11,7 @@ from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.compressors.layers import Weighted
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.torsos import Residual
+from hpcddrl.types import State
 
 
 class Stream(NamedTuple):
@@ -97,3 +98,12 @@ class Channels:
             prune(teacher, self.network)
             self._pruned = True
         return self._distiller.follow(teacher, states)
+
+    def state(self) -> State:
+        """See `Shape`."""
+        return {"pruned": self._pruned, "distiller": self._distiller.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Shape`."""
+        self._pruned = state["pruned"]
+        self._distiller.restore(state["distiller"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from hpcddrl.config import Algorithm, Network
 from hpcddrl.config.compression import EveryUpdates, Trigger
 from hpcddrl.networks.make import AnyNetwork, make_network
-from hpcddrl.types import EnvSpec, Output
+from hpcddrl.types import EnvSpec, Output, State
 
 Bytes = NDArray[np.uint8]
 EACH_UPDATE = EveryUpdates(updates=1)
@@ -75,6 +75,12 @@ class Shape(Protocol):
     def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """Come closer to the teacher's answers to states [N, *observation_shape]; return the steps that it took."""
 
+    def state(self) -> State:
+        """See `Stateful`: what following a teacher has left behind."""
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+
 
 class Compressor:
     """A learner's side: keeps a stand-in like its teacher.
@@ -108,6 +114,15 @@ class Compressor:
     def accepts(self, kl: float) -> bool:
         """Say whether the stand-in may go on acting with this KL(teacher ‖ stand-in), in nats: with any."""
         return True
+
+    def state(self) -> State:
+        """See `Stateful`: what learns, and what acts of it."""
+        return {"shape": self.shape.state(), "acts": self.stand_in.pack()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self.shape.restore(state["shape"])
+        self.stand_in.unpack(state["acts"])
 
 
 def as_bytes(tensors: Iterable[Tensor]) -> Bytes:

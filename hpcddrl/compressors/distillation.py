@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.q_value import QNetwork
 from hpcddrl.rl.distillation import student_loss, student_q_loss
 from hpcddrl.rl.policies import Categorical, Policy, policy_for
-from hpcddrl.types import EnvSpec, Output
+from hpcddrl.types import EnvSpec, Output, State
 
 ADAM_EPSILON = 1e-5  # so that a student at its teacher, whose gradient is rounding, stays there
 JUDGED = 128  # states, at most, that a KL before and after following is of
@@ -141,3 +142,15 @@ class Distiller:
             self._optimizer.step()
             constrain()
         return c.steps
+
+    def state(self) -> State:
+        """See `Stateful`: the student too."""
+        moments = self._optimizer.state_dict()["state"]
+        return {"student": self._student.state_dict(), "moments": moments, "generator": self._generator.get_state()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`; the learning rate is that of the configuration."""
+        self._student.load_state_dict(state["student"])
+        moments = copy.deepcopy(state["moments"])  # the optimizer keeps the tensors that it is given
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
+        self._generator.set_state(state["generator"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from hpcddrl.compressors.compressed import Bytes, Compressor, StandIn
 from hpcddrl.config.compression import Trigger
 from hpcddrl.networks.make import AnyNetwork
-from hpcddrl.types import Output
+from hpcddrl.types import Output, State
 
 PATIENCE = 3  # times in a row that a KL may be above its bound: one batch of states may be odd
 
@@ -93,3 +93,15 @@ class Fallback:
             return True
         self.choice, self._above = self.choice + 1, 0
         return False
+
+    def state(self) -> State:
+        """See `Stateful`: of all compressors, since the choice may come to each."""
+        shapes = [c.shape.state() for c in self._compressors]
+        return {"choice": self.choice, "above": self._above, "shapes": shapes, "acts": self.stand_in.pack()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self.choice, self._above = state["choice"], state["above"]
+        for compressor, shape in zip(self._compressors, state["shapes"], strict=True):
+            compressor.shape.restore(shape)
+        self.stand_in.unpack(state["acts"])

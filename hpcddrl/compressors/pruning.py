@@ -13,7 +13,7 @@ from hpcddrl.compressors.compressed import Bytes, as_bytes, from_bytes
 from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.compressors.layers import weighted
 from hpcddrl.networks.make import AnyNetwork
-from hpcddrl.types import Output
+from hpcddrl.types import Output, State
 
 
 def mask_of(weight: Tensor, sparsity: float) -> Tensor:
@@ -60,6 +60,15 @@ class Magnitude:
             self.constrain()
             steps += self._distiller.follow(teacher, states, self.constrain)
         return steps
+
+    def state(self) -> State:
+        """See `Shape`."""
+        return {"masks": self._masks, "distiller": self._distiller.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Shape`."""
+        self._masks = [mask.clone() for mask in state["masks"]]
+        self._distiller.restore(state["distiller"])
 
     def constrain(self) -> None:
         """Put the dropped weights back to 0."""

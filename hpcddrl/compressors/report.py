@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hpcddrl.compressors.cast import CastStandIn
-from hpcddrl.compressors.compressed import Blueprint, Compressor
+from hpcddrl.compressors.compressed import Blueprint, Compressor, StandIn
 from hpcddrl.compressors.cost import Cost, cost_of
 from hpcddrl.compressors.distillation import answers, likeness_of
 from hpcddrl.networks.encoding import Precision
@@ -44,6 +44,11 @@ class Latency(NamedTuple):
         if self.simulated:
             return "simulated"
         return "real speed" if self.ratio <= GAIN else "not faster"
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        took, ratio = f"{1e3 * self.seconds:.3f} ms for {self.batch} observations", f"{self.ratio:.2f}"
+        return f"{took}, {ratio} of {self.best_float}'s, {self.verdict}"
 
 
 class Report(NamedTuple):
@@ -79,11 +84,12 @@ def report(
             what to ask for while others are.
     """
     likeness, wanted = likeness_of(teacher, blueprint.spec), answers(teacher, states)
-    latencies: dict[str, list[Latency]] = {name: [] for name in compressors}
+    stand_ins = {name: compressor.stand_in for name, compressor in compressors.items()}
+    found: dict[str, list[Latency]] = {name: [] for name in compressors}
     for batch in batches:
         observation = _batch(states, batch)
-        for name, latency in _latencies(compressors, blueprint, teacher, observation, repetitions, summary).items():
-            latencies[name].append(latency)
+        for name, latency in latencies(stand_ins, blueprint, teacher, observation, repetitions, summary).items():
+            found[name].append(latency)
     made = []
     for name, compressor in compressors.items():
         given = answers(compressor.stand_in, states)
@@ -94,7 +100,7 @@ def report(
                 nbytes=len(compressor.stand_in.pack()),
                 agreement=float(likeness.agrees(wanted, given).float().mean()),
                 kl=float(likeness.kl(wanted, given).mean()),
-                latencies=tuple(latencies[name]),
+                latencies=tuple(found[name]),
             )
         )
     return made
@@ -133,19 +139,20 @@ def seconds_of(
     return {name: summary(measured) for name, measured in seconds.items()}
 
 
-def _latencies(
-    compressors: Mapping[str, Compressor],
+def latencies(
+    stand_ins: Mapping[str, StandIn],
     blueprint: Blueprint,
     teacher: AnyNetwork,
     observation: Tensor,
     repetitions: int,
     summary: Summary,
 ) -> dict[str, Latency]:
-    for compressor in compressors.values():
-        compressor.stand_in.tune(observation)
+    """Return how long each takes to answer observations [N, *observation_shape], beside the best float format."""
+    for stand_in in stand_ins.values():
+        stand_in.tune(observation)
     floats = float_formats(blueprint, teacher, observation.dim() == 4)
-    stand_ins: dict[str, Answering] = {f"stand-in {name}": c.stand_in for name, c in compressors.items()}
-    seconds = seconds_of(floats | stand_ins, observation, repetitions, summary)
+    named: dict[str, Answering] = {f"stand-in {name}": stand_in for name, stand_in in stand_ins.items()}
+    seconds = seconds_of(floats | named, observation, repetitions, summary)
     best = min(floats, key=lambda name: seconds[name])
     return {
         name: Latency(
@@ -153,9 +160,9 @@ def _latencies(
             seconds=seconds[f"stand-in {name}"],
             best_float_s=seconds[best],
             best_float=best,
-            simulated=compressor.stand_in.simulated,
+            simulated=stand_in.simulated,
         )
-        for name, compressor in compressors.items()
+        for name, stand_in in stand_ins.items()
     }
 
 

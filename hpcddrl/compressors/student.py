@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.networks.make import AnyNetwork
+from hpcddrl.types import State
 
 
 class Whole:
@@ -23,6 +24,13 @@ class Whole:
         self.network = teacher
         return 0
 
+    def state(self) -> State:
+        """See `Shape`: there is nothing but the teacher."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """See `Shape`."""
+
 
 class Student:
     """A network with weights of its own.
@@ -38,3 +46,11 @@ class Student:
     def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
         """See `Shape`."""
         return self._distiller.follow(teacher, states)
+
+    def state(self) -> State:
+        """See `Shape`."""
+        return self._distiller.state()
+
+    def restore(self, state: State) -> None:
+        """See `Shape`."""
+        self._distiller.restore(state)

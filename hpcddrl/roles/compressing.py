@@ -17,7 +17,7 @@ from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.rl.distillation import Drift, is_due
 from hpcddrl.roles.control import Control
-from hpcddrl.types import Batch, Transitions, Weights
+from hpcddrl.types import Batch, State, Transitions, Weights
 
 BATCHES = 4  # that the recent observations come from, at least
 LOOK_EVERY = 50  # updates between two rows in the log about what is renewed each time
@@ -53,6 +53,16 @@ class Recent:
         """Return those that came last."""
         return self._kept[[(self._next - 1 - i) % len(self._kept) for i in range(min(count, len(self._kept)))]]
 
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"kept": self._kept, "next": self._next}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`; where fewer are to be kept now, the newest are."""
+        self._kept, self._next = state["kept"].clone(), state["next"]
+        if len(self._kept) != self._most:
+            self._kept, self._next = self._kept.roll(-self._next, 0)[-self._most :], 0
+
     def _overwrite(self, observation: torch.Tensor) -> None:
         rows = (self._next + torch.arange(len(observation))) % self._most
         self._kept[rows] = observation
@@ -76,7 +86,8 @@ class Compressing:
     other work is done here, in the learner's own time.
 
     Args:
-        compressor: makes the stand-in.
+        of: what kind of stand-in it is, in words.
+        compressor: makes it.
         teacher: the network being learned.
         recent: what to follow on.
         likeness: how far the stand-in's answers are from the teacher's.
@@ -85,13 +96,14 @@ class Compressing:
 
     def __init__(
         self,
+        of: str,
         compressor: Compressor | Fallback,
         teacher: AnyNetwork,
         recent: Recent,
         likeness: Likeness,
         control: Control,
     ) -> None:
-        self._compressor, self._teacher = compressor, teacher
+        self.of, self._compressor, self._teacher = of, compressor, teacher
         self._recent, self._likeness, self._control = recent, likeness, control
         self._packed: Bytes | None = compressor.stand_in.pack()
         self.nbytes = len(self._packed)
@@ -127,7 +139,32 @@ class Compressing:
         """See `Packing`."""
         with self._control.timing(Phase.COMPRESS):
             self._thread.shutdown()
+            if self._begun is not None:
+                self._finish(self._begun)
         self._thread = ThreadPoolExecutor(max_workers=1)  # for another leg, if there is one
+
+    def state(self) -> State:
+        """See `Stateful`: at the end of a leg, when nothing is begun."""
+        assert self._begun is None
+        return {
+            "of": self.of,
+            "compressor": self._compressor.state(),
+            "recent": self._recent.state(),
+            "version": self._version,
+            "looked": self._looked,
+            "spent_s": self._spent_s,
+            "last_s": self._last_s,
+            "elapsed_s": time.perf_counter() - self._started,
+        }
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`: of the same kind."""
+        self._compressor.restore(state["compressor"])
+        self._recent.restore(state["recent"])
+        self._version, self._looked = state["version"], state["looked"]
+        self._spent_s, self._last_s = state["spent_s"], state["last_s"]
+        self._started = time.perf_counter() - state["elapsed_s"]
+        self._packed = None
 
     def _drift(self, version: int) -> Drift:
         return Drift(

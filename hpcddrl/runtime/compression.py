@@ -11,9 +11,11 @@ import torch
 
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.compressors.auto import Pick, pick
-from hpcddrl.compressors.compressed import StandIn
+from hpcddrl.compressors.compressed import Blueprint, Compressor, StandIn
+from hpcddrl.compressors.cost import cost_of
 from hpcddrl.compressors.distillation import likeness_of
 from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_in, name_of, warning_of
+from hpcddrl.compressors.report import latencies
 from hpcddrl.compressors.xnor_network import XnorStandIn
 from hpcddrl.config import CentralActing, Uncompressed
 from hpcddrl.config.compression import Auto, candidates_of
@@ -35,6 +37,7 @@ from hpcddrl.settings import group_config
 from hpcddrl.types import Answer, Array
 
 FLOAT = 4  # bytes
+REPETITIONS = 7  # of a timing, of which the least counts: other ranks start on the same cores meanwhile
 Unpack = Callable[[Array], None]
 
 
@@ -55,8 +58,7 @@ def with_choice(rank: Rank) -> Rank:
     if not any(isinstance(group_config(rank.job, group).compression, Auto) for group in groups):
         return rank
     auto, chosen = rank.config.compression, None
-    first = rank.learners[:1] if isinstance(rank.config.acting, CentralActing) or not rank.actors else rank.actors[:1]
-    if isinstance(auto, Auto) and rank.comms.world.rank in first:
+    if isinstance(auto, Auto) and _acts_first(rank):
         with rank.control.timing(Phase.COMPRESS):
             picked = _tried(rank, auto)
         chosen = replace(auto, candidates=picked.chosen) if picked.chosen else Uncompressed()
@@ -88,16 +90,29 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
         else make_compressor(compression, blueprint)
     )
     recent = Recent(_first_observations(rank, network), states_of(compression))
-    packing = Compressing(compressor, network, recent, likeness_of(network, rank.spec), rank.control)
+    name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
+    packing = Compressing(name, compressor, network, recent, likeness_of(network, rank.spec), rank.control)
+    remember(rank, packing)
     if here:
         _tune(rank, compressor.stand_in)
-    name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
     how = "act on the learner" if here else "are published"
     most = "at most " * isinstance(compression, Auto)
     rank.lines.append(f"compression {name}: {most}{packing.nbytes:,} bytes instead of {values.nbytes:,} {how}")
+    if isinstance(compressor, Compressor):
+        rank.lines.append(f"compression {name}: {_counted(compressor, blueprint)}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
     return Standing(packing if devices.learner == CPU else Following(packing, values), compressor.stand_in)
+
+
+def _counted(compressor: Compressor, blueprint: Blueprint) -> str:
+    """Return what an answer costs in numbers, whatever the machine, beside what it costs the learner's network."""
+    own, full = (cost_of(network, blueprint.spec) for network in (compressor.shape.network, blueprint.build()))
+    binary = f" and {own.binary_macs:,} of one bit" * (own.binary_macs > 0)
+    return (
+        f"{own.parameters:,} parameters instead of {full.parameters:,}, {own.macs:,}{binary} multiply-accumulates an "
+        f"observation instead of {full.macs:,}"
+    )
 
 
 def _copy_on(rank: Rank, group: int, values: torch.Tensor, device: torch.device) -> tuple[AnyNetwork, torch.Tensor]:
@@ -105,6 +120,21 @@ def _copy_on(rank: Rank, group: int, values: torch.Tensor, device: torch.device)
     copied = network_of(rank, group).to(device)
     with_precision(rank, copied, answered_at_once(rank.config, len(rank.actors)), trains=False)
     return copied, flatten(copied).values.copy_(values)
+
+
+def remember(rank: Rank, packing: Compressing) -> None:
+    """Let checkpoints remember what acts; what they remember of another kind, or of none, is of no use."""
+    saved = rank.saved
+    if saved is not None and (before := saved.get("compression", {"of": "none"})["of"]) != packing.of:
+        rank.lines.append(f"compression was {before} at the checkpoint: {packing.of} begins anew")
+        saved.pop("compression", None)
+    rank.remember("compression", packing)
+
+
+def _acts_first(rank: Rank) -> bool:
+    """Say whether this rank is the first of its group's that choose actions."""
+    first = rank.learners[:1] if acts_here(rank) else rank.actors[:1]
+    return rank.comms.world.rank in first
 
 
 def acts_here(rank: Rank) -> bool:
@@ -132,11 +162,21 @@ def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
 
 
 def _tune(rank: Rank, stand_in: StandIn) -> None:
-    """Let a stand-in answer as is fastest on this rank."""
-    if not rank.config.deterministic:  # a choice by the clock is not repeatable
+    """Let a stand-in answer as is fastest on this rank; say on the first that acts how fast that is.
+
+    Of what was chosen by timing that is said already.
+    """
+    config = rank.config
+    if not config.deterministic:  # a choice by the clock is not repeatable
         dtype = torch.from_numpy(np.empty(0, rank.spec.frame_dtype)).dtype
-        together = answered_at_once(rank.config, len(rank.actors))
-        stand_in.tune(torch.zeros(together, *rank.spec.observation_shape, dtype=dtype))
+        together = answered_at_once(config, len(rank.actors))
+        observation = torch.zeros(together, *rank.spec.observation_shape, dtype=dtype)
+        if isinstance(config.compression, Uncompressed | Auto) or not _acts_first(rank):
+            stand_in.tune(observation)
+        else:
+            name, blueprint = name_of(config.compression), blueprint_of(config, rank.spec, seed=0)
+            timed = latencies({name: stand_in}, blueprint, blueprint.build(), observation, REPETITIONS, min)
+            rank.lines.append(f"compression {name}: {timed[name]}")
     if isinstance(stand_in, XnorStandIn) and stand_in.simulated:
         rank.lines.append(f"compression binary: floats multiply signs on this rank ({stand_in.why_simulated})")
 
@@ -161,10 +201,8 @@ def _table(picked: Pick, what: str) -> list[str]:
     lines = [f"{what}: {order[0]} acts{''.join(f', then {name}' for name in order[1:])}"] if order else []
     lines = lines or [f"{what}: nothing is compressed"]
     for row in picked.table:
-        latency = row.latencies[0]
         lines.append(
-            f"{what} tried {row.name}: {1e3 * latency.seconds:.3f} ms for {latency.batch} observations, "
-            f"{latency.ratio:.2f} of {latency.best_float}'s, {latency.verdict}; KL {max(0.0, row.kl):.2g} nat, "
+            f"{what} tried {row.name}: {row.latencies[0]}; KL {max(0.0, row.kl):.2g} nat, "
             f"{row.agreement:.0%} of greedy actions agree; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
         )
     return lines

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from hpcddrl.runtime.facts import Facts, Survey
-from hpcddrl.runtime.threads import evenly
+from hpcddrl.runtime.processors import evenly
 
 SEGMENT_BYTES = 16 * 2**20  # of /dev/shm, that a rank of Open MPI may fill
 SLOW_LATENCY_S, SLOW_BYTES_PER_S = 200e-6, 200e6  # between hosts, worse than which a cluster's network is not in use

@@ -36,7 +36,7 @@ def learn(folder, ranks, recipe, env, target, seed, *options, limit_s=LIMIT_S):
     return out, summary
 
 
-ACTOR_CRITIC = ["a3c", "elf", "ga3c", "group_ensemble", "impala", "kickstart", "paac", "ppo"]
+ACTOR_CRITIC = ["a3c", "elf", "ga3c", "group_ensemble", "impala", "kickstart", "nnc_ga3c", "nnc_impala", "paac", "ppo"]
 ONE_STEP = ["ddql", "dqn", "gorila"]
 # AdaGrad's steps only ever shrink: at the recipe's 5e-3 either game takes longer than the limit, and at this rate the
 # last of CartPole's returns still come slowly.
@@ -107,16 +107,17 @@ def test_cartpole_is_solved_by_values(recipe, seed, tmp_path):
 
 
 @SEEDS
+@pytest.mark.parametrize("recipe", ["apex", "nnc_apex"])
 @pytest.mark.parametrize(("env", "greedily"), [("hpcddrl/Catch-v0", 0.9), ("CartPole-v1", 450)])
-def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(env, greedily, seed, tmp_path):
+def test_actors_that_explore_for_ever_teach_a_learner_that_does_not(recipe, env, greedily, seed, tmp_path):
     """Ape-X's boldest actors take a random action in 4 of 10 steps: what was learned shows without."""
     arguments = ["--env", env, "--seed", str(seed), "--frames", "2e6", "--out", tmp_path / "run"]
-    done = hpcddrl(4, "run", "apex", *arguments, cwd=tmp_path, limit_s=2 * LIMIT_S)
+    done = hpcddrl(4, "run", recipe, *arguments, cwd=tmp_path, limit_s=2 * LIMIT_S)
     assert done.rc == 0, done.text
     done = hpcddrl(1, "evaluate", tmp_path / "run", "--episodes", "100", cwd=tmp_path)
     assert done.rc == 0, done.text
     returns = read_json(tmp_path / "run" / "evaluation.json")["group-0000"]["returns"]
-    print(f"apex on {env}, seed {seed}: {sum(returns) / len(returns):.2f} greedily after 2,000,000 frames")
+    print(f"{recipe} on {env}, seed {seed}: {sum(returns) / len(returns):.2f} greedily after 2,000,000 frames")
     assert sum(returns) / len(returns) >= greedily
 
 

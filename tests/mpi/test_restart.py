@@ -17,6 +17,11 @@ CATCH, CARTPOLE = "hpcddrl/Catch-v0", "CartPole-v1"
 LIMIT_S = 180.0
 SMALL = {"experience__learning_starts": 1000, "experience__capacity": 2000}
 INLINE = {"topology__replays_per_group": 0, "topology__actors_per_group": 0, "algorithm__target_every": 50}
+EVERY_THIRD = {
+    "compression__distillation__trigger": "every",
+    "compression__distillation__trigger__updates": 3,  # so that checkpoints find what acts standing still, and not
+    "compression__distillation__steps": 4,
+}
 
 
 def final(out):
@@ -46,7 +51,25 @@ def account(out):
 @pytest.mark.parametrize(
     ("recipe", "ranks", "env", "frames", "options"),
     [
-        ("impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4}),
+        ("nnc_impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4, **EVERY_THIRD}),
+        pytest.param("impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4}, marks=pytest.mark.slow),
+        pytest.param(
+            "nnc_ga3c",
+            3,
+            CATCH,
+            6000,
+            {"logging__checkpoint_updates": 4, "acting__minimum": "all", "algorithm__rollouts_per_batch": 2}
+            | EVERY_THIRD,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "nnc_apex",
+            1,
+            CARTPOLE,
+            6000,
+            {"logging__checkpoint_updates": 60, **SMALL, **INLINE, **EVERY_THIRD},
+            marks=pytest.mark.slow,
+        ),
         pytest.param("a3c", 3, CARTPOLE, 4000, {"logging__checkpoint_updates": 10}, marks=pytest.mark.slow),
         pytest.param(
             "apex", 1, CARTPOLE, 6000, {"logging__checkpoint_updates": 40, **SMALL, **INLINE}, marks=pytest.mark.slow
@@ -60,7 +83,7 @@ def account(out):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["impala", "a3c", "apex", "group_ensemble"],
+    ids=["nnc_impala", "impala", "nnc_ga3c", "nnc_apex", "a3c", "apex", "group_ensemble"],
 )
 def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weights(
     recipe, ranks, env, frames, options, tmp_path

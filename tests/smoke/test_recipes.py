@@ -1,6 +1,7 @@
 """Every recipe from start to end in a few seconds, and what it leaves behind."""
 
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -463,6 +464,21 @@ def test_all_who_share_weights_enter_a_stage_with_the_same_version(run):
         assert f"frames on: {reason}" in run.job.stdout
         assert 1000 <= frames <= run.summary["frames"]
     assert "[Stage " in run.job.stdout
+
+
+def test_what_acts_in_a_networks_place_says_what_it_costs_and_whether_that_is_a_real_gain(run):
+    said = re.findall(r"compression (.+): \d+\.\d{3} ms for (\d+) observations, .+'s, (.+)", run.job.stdout)
+    if run.config.compression.kind == "uncompressed":
+        assert said == []
+        return
+    ((name, together, verdict),) = said
+    assert int(together) == run.config.env.num_envs
+    assert verdict in ("real speed", "not faster"), "neither students nor eight bits are simulated"
+    counts = rf"compression {name}: ([\d,]+) parameters instead of ([\d,]+), ([\d,]+) .+ instead of ([\d,]+)"
+    numbers = re.findall(counts, run.job.stdout)[0]
+    parameters, whole, macs, whole_macs = (int(number.replace(",", "")) for number in numbers)
+    assert parameters < 0.6 * whole
+    assert macs < 0.6 * whole_macs
 
 
 def test_helpers_run_in_their_stages(run):

@@ -1,8 +1,11 @@
 """What a learner publishes in its weights' place: when it follows, on what, and of which version it is."""
 
+import copy
+import functools
 import math
 import threading
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,15 +20,20 @@ from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_
 from hpcddrl.config.compression import (
     AboveKL,
     Auto,
+    Binary,
     Cast,
+    Channels,
     Distillation,
     EveryUpdates,
+    FixedPoint,
     Float32,
     Int8,
+    Magnitude,
     ShareOfTime,
     Student,
     Whole,
 )
+from hpcddrl.logs.packing import pack, unpack
 from hpcddrl.recipes import RECIPES
 from hpcddrl.rl.policies import Categorical
 from hpcddrl.roles import compressing
@@ -33,8 +41,10 @@ from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.compressing import LOOK_EVERY, Compressing, Recent
 from hpcddrl.roles.publishing import AsTheyAre, AtHand
 from hpcddrl.runtime.checks import checked, fitted
+from hpcddrl.runtime.compression import remember
 from hpcddrl.runtime.footprint import footprint
 from hpcddrl.runtime.plan import flows, job_of
+from hpcddrl.runtime.rank import Rank
 from hpcddrl.settings import override
 from hpcddrl.types import Transitions, Weights
 
@@ -65,7 +75,7 @@ def following(candidate, kind="mlp on vectors", states=64):
     recent = Recent(states_of(blueprint.spec, states), 64)
     likeness = likeness_of(teacher, blueprint.spec)
     make = make_fallback if isinstance(candidate, Auto) else make_compressor
-    made = Compressing(make(candidate, blueprint), teacher, recent, likeness, notes)
+    made = Compressing("a stand-in", make(candidate, blueprint), teacher, recent, likeness, notes)
     return made, teacher, notes, blueprint
 
 
@@ -272,9 +282,90 @@ def test_what_fails_beside_fails_the_learner(monkeypatch):
     made.renew(weights(0))
     monkeypatch.setattr(made._compressor, "learn", lambda teacher, states: 1 // 0)
     made.renew(weights(1))
-    made.end()
     with pytest.raises(ZeroDivisionError):
-        made.renew(weights(2))
+        made.end()
+
+
+def test_a_leg_ends_with_what_was_begun_and_that_acts_from_then_on():
+    made, _, _, _ = following(Student(distillation=Distillation(steps=4, trigger=EveryUpdates(updates=3), beside=True)))
+    states, versions = states_of(VECTOR), []
+    made.renew(weights(0))
+    before = made._compressor.stand_in(states).policy.detach()
+    made.renew(weights(3))
+    made.end()
+    assert not torch.equal(made._compressor.stand_in(states).policy, before)
+    for version in (3, 4):
+        versions.append(made.renew(weights(version)))
+    assert versions == [3, 3]
+    made.end()
+
+
+# --- over a restart
+
+
+EVERY_SECOND = Distillation(steps=3, batch_size=16, states=48, trigger=EveryUpdates(updates=2))
+STATEFUL = {
+    "student": Student(distillation=EVERY_SECOND),
+    "student int8": Student(distillation=EVERY_SECOND, format=Int8(states=32)),
+    "still": Whole(format=Cast(), trigger=EveryUpdates(updates=4)),
+    "fixed-point": Whole(format=FixedPoint(states=32), trigger=EveryUpdates(updates=4)),
+    "channels": Channels(distillation=EVERY_SECOND),
+    "magnitude": Magnitude(distillation=EVERY_SECOND, rounds=2),
+    "binary": Binary(distillation=EVERY_SECOND),
+    "auto": Auto(candidates=(Student(distillation=EVERY_SECOND), Whole(format=Int8(states=32))), kl_bound=1e-9),
+}
+
+
+def lesson(made, teacher, versions):
+    """Let a stand-in see and follow a teacher that moves on; return what acts, and which version it is, each time."""
+    acted = []
+    for version in versions:
+        made.see(transitions(states_of(VECTOR, 30, seed=version)))
+        acted.append((made.renew(weights(version)), made.pack().tobytes()))
+        moved(teacher, version)
+    return acted
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_what_is_restored_goes_on_as_if_nothing_had_happened(name):
+    """Also where it stands still at the cut: what acts then is not what the learner has."""
+    made, teacher, _, _ = following(STATEFUL[name], states=20)
+    lesson(made, teacher, range(4))
+    made.end()
+    state, here = unpack(np.frombuffer(bytearray().join(pack(made.state()).pieces()), np.uint8)), copy.deepcopy(teacher)
+    uncut = lesson(made, teacher, range(4, 10))
+    other, _, _, _ = following(STATEFUL[name], states=20)
+    other._teacher = here
+    other.restore(state)
+    assert lesson(other, here, range(4, 10)) == uncut
+    anew, _, _, _ = following(STATEFUL[name], states=20)
+    anew._teacher = copy.deepcopy(here)
+    assert lesson(anew, anew._teacher, range(4, 10)) != uncut
+
+
+@pytest.mark.parametrize(("then", "goes_on"), [("a stand-in", True), ("binary", False), (None, False)])
+def test_another_kind_than_the_checkpoints_begins_anew_and_is_said_to(then, goes_on):
+    made, teacher, _, _ = following(STATEFUL["still"])
+    lesson(made, teacher, range(4))
+    other, _, _, _ = following(STATEFUL["still"])
+    saved = {} if then is None else {"compression": made.state() | {"of": then}}
+    rank = SimpleNamespace(saved=saved, lines=[], parts={})
+    rank.remember = functools.partial(Rank.remember, rank)
+    remember(rank, other)
+    assert rank.parts == {"compression": other}
+    assert (other.pack().tobytes() == made.pack().tobytes()) is goes_on
+    said = [] if goes_on else [f"compression was {then or 'none'} at the checkpoint: a stand-in begins anew"]
+    assert rank.lines == said
+
+
+def test_fewer_observations_are_kept_of_more():
+    recent, other = Recent(numbered(0, 4), most=8), Recent(numbered(0, 1), most=3)
+    for batch in range(1, 5):
+        recent.add(transitions(numbered(100 * batch, 2)))
+    other.restore(recent.state())
+    assert other.newest(3).flatten().tolist() == [401, 400, 301]
+    other.add(transitions(numbered(500, 1)))
+    assert other.newest(3).flatten().tolist() == [500, 401, 400]
 
 
 # --- a choice by itself

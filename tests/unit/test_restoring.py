@@ -41,6 +41,7 @@ def state_of(config, place, number):
         state["optimizer"] = {"parameters": torch.full((3,), float(group)), "optimizer": {}, "frames": 10.0 * number}
         state["weights"] = {"version": 100 + group, "frames": 1000.0}
         state["peers"] = {"known": group}
+        state["compression"] = {"of": "student", "version": 90 + group}
     if place.role == "actor":
         state["environments"] = {"rewards": {"count": float(group)}, "running": 4}
     return state
@@ -208,6 +209,7 @@ def test_more_groups_begin_as_copies(folder):
     found = [resumed(folder, fitted(ENSEMBLE, 4), 8, rank, refitted) for rank in range(8)]
     copied = [found[rank].saved["optimizer"]["parameters"][0].item() for rank in (0, 2, 4, 6)]
     assert copied == [0, 1, 0, 1]
+    assert [found[rank].saved["compression"]["version"] for rank in (0, 2, 4, 6)] == [90, 91, 90, 91]
     assert [found[rank].start.version for rank in range(8)] == [100, 100, 101, 101, 100, 100, 101, 101]
     assert "new groups begin as copies: 2 as group 0, 3 as group 1" in "\n".join(found[0].lines)
 

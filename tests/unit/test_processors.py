@@ -3,7 +3,7 @@
 import pytest
 
 from hpcddrl.comm.placement import Role
-from hpcddrl.runtime.threads import Costs, is_open, threads
+from hpcddrl.runtime.processors import Costs, is_open, threads
 
 ACTOR, LEARNER, SERVER, REPLAY = Role.ACTOR, Role.LEARNER, Role.SERVER, Role.REPLAY
 
