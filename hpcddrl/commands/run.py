@@ -26,6 +26,8 @@ from hpcddrl.settings import dump, override
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="Any field of the configuration.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Of learners and of inference on them.")
 @click.option("--deterministic", is_flag=True, help="Fixed order and lag: same seed and ranks, same weights.")
+@click.option("--evaluate-every", type=float, help="Frames from one evaluation beside the training to the next.")
+@click.option("--tensorboard", is_flag=True, help="Write scalars for TensorBoard beside the run, to <run>/tensorboard.")
 @click.option("--trace", is_flag=True, help="Write a timeline of all ranks for ui.perfetto.dev when the run ends.")
 @click.option("--show-config", is_flag=True, help="Print the resolved configuration, with every field for --set.")
 def run(recipe: str | None, resume: Path | None, out: Path | None, show_config: bool, **options: Any) -> int:
@@ -84,6 +86,8 @@ def with_options(
     seed: int | None,
     settings: tuple[str, ...],
     deterministic: bool,
+    evaluate_every: float | None,
+    tensorboard: bool,
     trace: bool,
     device: str | None = None,
 ) -> Config:
@@ -101,6 +105,8 @@ def with_options(
         "device.learner": device,
         "device.inference": "auto" if device == "cuda" else device,  # it follows the learner where it can
         "deterministic": True if deterministic else None,
+        "evaluation.every_frames": evaluate_every,
+        "logging.tensorboard": True if tensorboard else None,
         "logging.trace": True if trace else None,
     }
     options = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ def watch(run: Path, once: bool, every: float) -> None:
     It reads the run's files alone, without a lock: from any machine that sees them, and of runs that have ended, too.
     Where reading takes long it is done more seldom.
     """  # noqa: D301 (click wants the character itself)
+    step_back()
     try:
         from rich.live import Live
 
@@ -44,3 +46,8 @@ def watch(run: Path, once: bool, every: float) -> None:
     with contextlib.suppress(KeyboardInterrupt), Live(first, console=out, auto_refresh=False) as live:
         for state in states:
             live.update(picture(state), refresh=True)
+
+
+def step_back() -> None:
+    """From now on, let this process take only time of processors that ranks beside it leave: its imports, too."""
+    os.setpriority(os.PRIO_PROCESS, 0, 19)

@@ -56,7 +56,7 @@ from hpcddrl.config.helpers import (
     RolloutReplay,
     WithStage,
 )
-from hpcddrl.config.run import SCHEMA, Budget, Config, Failures, Logging
+from hpcddrl.config.run import SCHEMA, Budget, Config, Evaluation, Failures, Logging
 from hpcddrl.config.stages import DetectedStages, NoDetector, Stages, StagesByFrames, StagesByReturn
 from hpcddrl.config.update import (
     AdaGrad,
@@ -101,6 +101,7 @@ __all__ = [
     "Device",
     "Ensemble",
     "Env",
+    "Evaluation",
     "Experience",
     "Failures",
     "Fresh",

@@ -44,10 +44,27 @@ class Logging:
     """Updates of each group (or server) between two, instead, in deterministic runs: the clock decides nothing there.
     Each of them begins all environments anew, so another number here gives another run."""
     keep_checkpoints: Positive = 3
+    tensorboard: bool = False
+    """Have scalars written to the run's folder tensorboard while it goes on, by a process beside rank 0."""
     trace: bool = False
     """Write what each rank did and sent, instant by instant, when the run ends: segments/<n>/trace.json.gz."""
     trace_events: Positive = 400_000
     """Spans and messages in a trace, of all ranks together: the newest of each."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Evaluation:
+    """Full games that are played beside the training with what has been learned so far."""
+
+    every_frames: PositiveFloat | None = None
+    """Environment frames, all ranks together, from one evaluation to the next: of the start, and of the end too. Each
+    group's (of a server: all workers') weights play in a process of its own beside the first learner, which takes the
+    processor time that ranks leave. One that is not over when the next is due has that wait, in deterministic runs the
+    learner. Unset: none."""
+    episodes: Positive = 10
+    """Full games in each evaluation, the same each time, from the seeds that ``evaluate`` plays."""
+    sampled: bool = False
+    """Draw actions from the policy instead of taking the likeliest."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,6 +96,7 @@ class Config:
     """auto: each rank times fp32 and bf16 at start, takes the faster and logs it."""
     budget: Budget = Field(default_factory=Budget)
     logging: Logging = Field(default_factory=Logging)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
     failures: Failures = Field(default_factory=Failures)
     group_settings: tuple[tuple[str, ...], ...] = ()
     """What groups differ in: settings, written as for --set, of the first group, the second, …; with more groups than

@@ -171,14 +171,19 @@ class Isolated:
         )
 
 
+def belong_to_rank() -> None:
+    """Let this process, which a rank has started, end with it, and leave signals to it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # one that hangs would outlive its rank
+    for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def serve(connection: Connection, build: Build, index: int, seed: int) -> None:
     """Be a worker: reset to every seed and step by every action that comes, until nobody sends any more.
 
     What the environment raises is sent back, to be raised there.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a hung one would outlive its rank
-    for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):  # for the ranks
-        signal.signal(number, signal.SIG_IGN)
+    belong_to_rank()
     try:
         vector = build(index, seed)
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -50,18 +52,20 @@ def costs(runs: Runs) -> pd.DataFrame:
 
 
 @styled
-def latency_against_kl(found: pd.DataFrame) -> Figure:
+def latency_against_kl(found: pd.DataFrame, settings: Sequence[str] = ()) -> Figure:
     """Draw how long an observation takes against how far what acts is from what learns; a point a run.
 
     Args:
         found: as `costs` gives it. A bar reaches from the KL after following to that before it.
+        settings: see `curves.learning_curves`.
     """
     known = found.dropna(subset=["kl_after"])
     if not len(known):
         return gap_figure(NO_COMPRESSION if len(found) else NOTHING)
     figure, (axes,) = panels(1, 1, 3.2)
-    for setting, (colour, _) in colours(known["setting"]).items():
-        own = known[known["setting"] == setting]
+    looks = colours([*settings, *known["setting"]])
+    for setting, own in known.groupby("setting", sort=False):
+        colour, _ = looks[str(setting)]
         x, y = own["kl_after"].to_numpy(float), own["latency_s"].to_numpy(float) * 1e6
         drift = np.nan_to_num(np.maximum(0.0, own["kl_before"].to_numpy(float) - x))
         axes.errorbar(x, y, xerr=[np.zeros(len(x)), drift], fmt="o", color=colour, label=setting, capsize=3)

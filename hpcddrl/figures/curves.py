@@ -24,7 +24,11 @@ NO_EPISODES = "no episode has finished yet: there is no return to draw"
 
 @styled
 def learning_curves(
-    episodes: pd.DataFrame, window: int = WINDOW, label: str | None = None, stages: pd.DataFrame | None = None
+    episodes: pd.DataFrame,
+    window: int = WINDOW,
+    label: str | None = None,
+    stages: pd.DataFrame | None = None,
+    settings: Sequence[str] = (),
 ) -> Figure:
     """Draw returns over frames and over seconds: a row an environment, a line a setting, faint lines its seeds.
 
@@ -36,11 +40,12 @@ def learning_curves(
         window: episodes that each point is the mean of.
         label: of the vertical axes, if the rows are something else than returns of episodes.
         stages: of the one run that is drawn, as bands: stage, reason, job_frames, seconds, superseded.
+        settings: that take the first colours, in this order, so that several figures agree.
     """
     games = list(dict.fromkeys(episodes["game"]))
     if not games:
         return gap_figure(NO_EPISODES)
-    looks = colours(episodes["setting"])
+    looks = colours([*settings, *episodes["setting"]])
     figure, axes = panels(len(games), len(OVER), 3.4, sharey="row")
     for row, game in enumerate(games):
         own = episodes[episodes["game"] == game]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from hpcddrl.logs.read import Runs
 
-REPEATS = ("seed", "budget.", "logging.", "schema", "env.id")  # a run that differs in these alone is another seed
+REPEATS = ("seed", "budget.", "logging.", "evaluation.", "schema", "env.id")  # differing in these alone: another seed
 ABSENT = "–"
 NAMED = 3  # differing fields in a label, at most
 

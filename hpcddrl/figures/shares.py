@@ -30,6 +30,7 @@ PHASES = {  # colours by kind: acting green, learning blue, messages orange to p
     "reduce": "#D55E00",
     "exchange": "#CC79A7",
     "checkpoint": "#8A6D4F",
+    "evaluate": "#C9B28F",
     "log": "#777777",
     "other": "#A8A8A8",
     "wait": "#EDEDED",

@@ -94,7 +94,7 @@ def gap(axes: Axes, why: str) -> None:
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    text = textwrap.fill(why, 52)
+    text = textwrap.fill(why, 52, break_on_hyphens=False)
     axes.text(0.5, 0.5, text, ha="center", va="center", color=FAINT, style="italic", transform=axes.transAxes)
 
 

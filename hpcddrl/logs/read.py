@@ -175,12 +175,14 @@ def _read_segment(run: RunDirectory, segment: int, problems: list[str]) -> dict[
     folder = run.rank_file(segment, 0).parent
     known = {int(p.stem.removeprefix("rank-")) for p in folder.glob("rank-*.h5")}
     files: dict[int, _File] = {}
+    columns: dict[str, Column] = {}  # of one program, and so the same in all its files: each is looked at once
     if not known:
         problems.append(f"segment {segment}: no rank has written a file")
     for rank in sorted(known):
         path = run.rank_file(segment, rank)
         try:
-            files[rank] = _read_file(path)
+            files[rank] = _read_file(path, columns)
+            columns |= files[rank].columns
         except BROKEN as error:
             problems.append(f"segment {segment}, rank {rank}: {path.name} cannot be read and is left out: {error}")
             continue
@@ -204,8 +206,11 @@ def _check_origin(path: Path, attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"{path}: has no attribute {missing[0]}; it is no file of hpcddrl's")
 
 
-def _read_file(path: Path) -> _File:
-    """Read one rank's file; a table that is broken is named and left out."""
+def _read_file(path: Path, known: Mapping[str, Column]) -> _File:
+    """Read one rank's file; a table that is broken is named and left out.
+
+    Units and meanings are read of columns that are not ``known``: that takes as long as their numbers.
+    """
     tables: dict[str, pd.DataFrame] = {}
     columns: dict[str, Column] = {}
     problems: list[str] = []
@@ -218,7 +223,8 @@ def _read_file(path: Path) -> _File:
         for name in file:
             try:
                 tables[name] = _table(file[name])
-                file[name].visititems(lambda _, item: columns.update(_about(item)))
+                if any(f"{name}/{column}" not in known for column in tables[name] if column != "tag"):
+                    file[name].visititems(lambda _, item: columns.update(_about(item)))
             except BROKEN as error:
                 problems.append(f"its table {name} is broken and left out: {error}")
     return _File(attributes, timed(tables), columns, problems)

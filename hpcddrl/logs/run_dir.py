@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 
 from hpcddrl.config import Config
-from hpcddrl.logs.restart import RestartFolder
 from hpcddrl.logs.schema import SCHEMA
 from hpcddrl.settings import dump, group_config, load
+
+if TYPE_CHECKING:  # it needs torch, which takes seconds to import, and who only reads logs does without
+    from hpcddrl.logs.restart import RestartFolder
 
 
 class RunDirectory:
@@ -43,6 +45,8 @@ class RunDirectory:
     @property
     def restart(self) -> RestartFolder:
         """Return the checkpoints of the whole job."""
+        from hpcddrl.logs.restart import RestartFolder
+
         return RestartFolder(self.path / "restart")
 
     def picture(self, name: str) -> Path:

@@ -27,6 +27,7 @@ class Phase(StrEnum):
     EXCHANGE = "exchange"
     COMPRESS = "compress"
     CHECKPOINT = "checkpoint"
+    EVALUATE = "evaluate"
     LOG = "log"
     OTHER = "other"
 

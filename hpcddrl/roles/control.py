@@ -64,6 +64,7 @@ class Control:
         self._leg = 0
         self.wanted = None if monitor is None else monitor.stage  # what rank 0 told this rank to enter, if anything
         self.stage = Stage.EARLY  # what this rank has entered
+        self.evaluation: dict[str, float] = {}  # the newest, if there is one
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic
         self._sender = Sender(world, Tag.STATUS, status_layout(len(COUNTERS), returns), 2, traffic)
         hears = place.role in (Role.SERVER, Role.LEARNER) and monitor is None
@@ -84,6 +85,16 @@ class Control:
     def ending(self) -> bool:
         """Say whether the run, or this leg of it, is to end."""
         return self.stop or self.rest
+
+    @property
+    def signalled(self) -> bool:
+        """Say whether a signal has asked this process to stop."""
+        return bool(self._signals.received)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds since the start of this segment."""
+        return time.perf_counter() - self._started
 
     def begin_leg(self, number: int) -> None:
         """Go on after a checkpoint. Every rank calls it."""
@@ -106,6 +117,12 @@ class Control:
         """Count a value in the histogram of that name: each interval has a row for every value that came in it."""
         self._histograms[table][value] += 1
 
+    def evaluated(self, row: Mapping[str, float]) -> None:
+        """Note an evaluation of this rank's weights."""
+        self.evaluation = dict(row)
+        self.counters.evaluated = row["return"]
+        self.note("evaluation", **row)
+
     def note(self, table: str, **row: float | str) -> None:
         """Append a row to a table of this rank's file."""
         self.log.append(table, row)
@@ -116,11 +133,11 @@ class Control:
             return
         self.stage = stage
         why = {} if self._monitor is None else self._monitor.why(stage)
-        self.note("stages", time=time.perf_counter() - self._started, stage=stage, version=since, **why)
+        self.note("stages", time=self.elapsed_s, stage=stage, version=since, **why)
 
     def helper(self, name: str, running: bool, reason: str, version: int) -> None:
         """Note that something that helps a stage has begun, or ended, with this version of the weights."""
-        time_s = time.perf_counter() - self._started
+        time_s = self.elapsed_s
         self.note("helpers", time=time_s, helper=name, running=running, reason=reason, version=version)
 
     def tick(self) -> None:
@@ -241,7 +258,7 @@ class Control:
                 "episodes",
             )
         }
-        self.log.append("progress", progress | {"time": time.perf_counter() - self._started, "rss": resident_bytes()})
+        self.log.append("progress", progress | {"time": self.elapsed_s, "rss": resident_bytes()})
         for tag in Tag:
             if self._traffic.messages[tag]:
                 counts = {"messages": self._traffic.messages[tag], "bytes": self._traffic.bytes[tag]}
@@ -259,9 +276,7 @@ class Control:
         changes = [] if self._monitor is None else self._monitor.changes
         for change in changes:
             what = float(CODES[change.what])
-            self.log.append(
-                "failures", {"rank": change.rank, "what": what, "time": time.perf_counter() - self._started}
-            )
+            self.log.append("failures", {"rank": change.rank, "what": what, "time": self.elapsed_s})
         changes.clear()
 
     def _learning_row(self) -> None:
@@ -274,11 +289,11 @@ class Control:
             c.lag_min, c.lag_mean, c.lag_max = min(lags), float(np.mean(lags)), max(lags)
             row |= {"lag_min": c.lag_min, "lag_mean": c.lag_mean, "lag_max": c.lag_max}
         if row:
-            self.log.append("learning", row | {"time": time.perf_counter() - self._started})
+            self.log.append("learning", row | {"time": self.elapsed_s})
         self._learned, self._lags = {}, []
 
     def _histogram_rows(self) -> None:
-        now = time.perf_counter() - self._started
+        now = self.elapsed_s
         for table, counts in self._histograms.items():
             for value, count in sorted(counts.items()):
                 self.log.append(table, {table: value, "count": count, "time": now})

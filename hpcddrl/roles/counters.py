@@ -56,6 +56,7 @@ class Counters:
     lag_mean: float = math.nan
     lag_max: float = math.nan
     idle: float = 0.0  # share of the last interval spent waiting
+    evaluated: float = math.nan  # mean return of this rank's newest evaluation
     _skip: int = field(default=1, repr=False)
     _window: deque[float] = field(default_factory=deque, repr=False)
     _finished: list[dict[str, float]] = field(default_factory=list, repr=False)

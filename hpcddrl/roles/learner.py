@@ -11,6 +11,7 @@ from hpcddrl.algorithms.algorithm import Algorithm
 from hpcddrl.comm.channel import reopen
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.control import Control
+from hpcddrl.roles.evaluating import Evaluating
 from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.peers import Peers
 from hpcddrl.roles.pretext import Pretext
@@ -33,6 +34,7 @@ class Learner:
         update: where gradients become weights.
         publisher: to actors.
         peers: the other groups.
+        evaluating: of what is learned.
         saver: of what others play.
         legs: of the run.
         control: of this rank.
@@ -49,6 +51,7 @@ class Learner:
         update: Update,
         publisher: Publishing,
         peers: Peers,
+        evaluating: Evaluating,
         saver: Saver,
         legs: Legs,
         control: Control,
@@ -58,6 +61,7 @@ class Learner:
         self._algorithm, self._pretext, self._gradient = algorithm, pretext, gradient
         self._source, self._update = source, update
         self._publisher, self._peers, self._saver, self._legs = publisher, peers, saver, legs
+        self._evaluating = evaluating
         self._control, self._frame_skip, self._learners = control, frame_skip, learners
 
     def run(self, weights: Weights) -> None:
@@ -70,6 +74,7 @@ class Learner:
                 break
             reopen(*endings)
             weights = weights._replace(last=False)
+        self._evaluating.end(weights)
         self._pretext.end()
         self._update.close()
 
@@ -78,6 +83,7 @@ class Learner:
         control, counters, timing = self._control, self._control.counters, self._control.timing
         weights = weights._replace(last=weights.last or self._legs.finished(weights.frames))
         self._publisher.put(weights)
+        self._evaluating.see(weights)
         try:
             while not weights.last:
                 batch = self._source.get(self._publisher.version)
@@ -94,6 +100,7 @@ class Learner:
                 self._source.feedback(learned.errors, learned=not self._update.refused)
                 self._peers.exchange(weights)  # which may change them
                 self._publisher.put(weights, batch)
+                self._evaluating.see(weights)
                 counters.trained += samples
                 counters.updates = weights.version
                 control.learned(learned.metrics | beside | self._update.metrics, lags)

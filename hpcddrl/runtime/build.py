@@ -56,6 +56,7 @@ from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ServerUpdate, ThroughHost, Update
+from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.memory import rollouts_bytes
@@ -244,6 +245,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         update,
         publisher,
         peers,
+        evaluating_of(rank),
         saver_of(rank, network),
         legs_of(rank, None if step is None else _enough(rank, shares=config.topology.groups or 1)),
         rank.control,

@@ -72,7 +72,7 @@ class Display:
         self.say(
             f"[{bar(done)} {done:4.0%}, ETA {clock(left)}] [Time {clock(view.seconds)}] "
             f"[Frames {si(frames)}, {si(fps)}/s] [PPS {si(pps)} TPS {si(tps)}] "
-            f"[Episodes {view.total('episodes'):.0f}, {returns}] [Lag {_lags(view)}] "
+            f"[Episodes {view.total('episodes'):.0f}, {returns}]{_evaluated(view)} [Lag {_lags(view)}] "
             f"[Updates {si(view.updates)}] [Idle {idle or '-'}]{_failures(view)}"
             + (f" [Stage {view.stage.name.lower()}]" if view.stage is not None else "")
         )
@@ -158,6 +158,15 @@ def _failures(view: View) -> str:
         "Restarted environments": f"{view.total('restarts'):.0f}" if view.total("restarts") else "",
     }
     return "".join(f" [{name} {text}]" for name, text in parts.items() if text)
+
+
+def _evaluated(view: View) -> str:
+    """Write the newest evaluations: one, or the least, mean and greatest of several groups."""
+    values = view.column("evaluated")
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return ""
+    return f" [Evaluated {'/'.join(number(v) for v in dict.fromkeys((known.min(), known.mean(), known.max())))}]"
 
 
 def _lags(view: View) -> str:

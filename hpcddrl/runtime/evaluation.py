@@ -24,6 +24,7 @@ from hpcddrl.rl.policies import Behaviour, policy_for
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.types import Act, Array, EnvSpec, Step
 
+FIRST_SEED = 2_000_000_000  # of games that are played for a score: far from training's
 BLOCK = 10  # games that are played side by side; with as many, scores don't depend on the number of ranks
 SAMPLED_EPSILON = 0.05  # of action values, where actions are drawn (Mnih et al. 2015, evaluation)
 
@@ -133,6 +134,11 @@ def episode_of(player: Player, index: int, protocol: Protocol) -> Iterator[Array
                 return
     finally:
         envs.close()
+
+
+def returns_in_blocks(player: Player, protocol: Protocol) -> list[float]:
+    """Return the returns of all games, played here, as any number of ranks would find them."""
+    return [value for first in range(0, protocol.episodes, BLOCK) for value in _block(player, first, protocol)]
 
 
 def _block(player: Player, first: int, protocol: Protocol) -> list[float]:

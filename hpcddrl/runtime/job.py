@@ -31,6 +31,7 @@ from hpcddrl.roles.counters import View, account, counters_for, steppers
 from hpcddrl.roles.legs import Files
 from hpcddrl.roles.monitor import Monitor
 from hpcddrl.roles.stages import most_returns
+from hpcddrl.runtime import board
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
@@ -99,9 +100,12 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         for line in _said_once(world, me, rank.lines):
             display.say(line)
         _survive(rank, display)
+        scalars = board.Board(path) if config.logging.tensorboard and monitor is not None else None
         loop()
         rank.control.close()
         code = _sum_up(rank, monitor, display)
+        if scalars is not None:
+            display.say(scalars.finish())
         if trace is not None and not rank.comms.world.gone:  # it is gathered from all
             trace.gather()
             if monitor is not None:
@@ -212,6 +216,8 @@ def _checked(config: Config, ranks: int, resume: bool) -> tuple[Config, EnvSpec]
         whole = refitted(config, ranks)
     if isinstance(whole.update, AllReduce) and (whole.topology.learners_per_group or 1) > 1:
         require(whole.update.backend)
+    if whole.logging.tensorboard:
+        board.require()
     return whole, checked(whole)
 
 
@@ -281,6 +287,7 @@ def _sum_up(rank: Rank, monitor: Monitor | None, display: Display) -> int:
         "phases": {str(phase): seconds for phase, seconds in control.timing.totals().items()},
         "peak_rss_bytes": peak_resident_bytes(),
         "counters": counters.tolist(),
+        "evaluation": {rank.played: control.evaluation} if control.evaluation else {},
     }
 
     def conclude(reports: dict[int, Report]) -> int:
@@ -338,6 +345,7 @@ def _summary(config: Config, view: View, reports: list[Report], reason: str) -> 
         "phase_share": phase_shares(reports),
         "devices": of_roles(lambda rs: sorted({r["device"] for r in rs})),
         "peak_rss_bytes": of_roles(lambda rs: max(r["peak_rss_bytes"] for r in rs)),
+        "evaluation": {name: row for report in reports for name, row in report["evaluation"].items()},
         "lost_ranks": sorted(view.lost),
         "silent_ranks": sorted(view.silent),
         "env_restarts": view.total("restarts"),

@@ -88,6 +88,11 @@ class Rank:
         return f"server-{self.place.number:04d}" if self.place.group is None else f"group-{self.place.group:04d}"
 
     @property
+    def played(self) -> str:
+        """Return the name under which the checkpoints of the weights stand that this rank learns with."""
+        return "server-0000" if self.config.topology.servers else self.owner
+
+    @property
     def shard(self) -> tuple[int, int]:
         """Return the part of the weights that this rank's checkpoints hold: its number, of how many."""
         return (self.place.number, self.config.topology.servers) if self.place.role is Role.SERVER else (0, 1)
@@ -117,16 +122,22 @@ def environments(rank: Rank) -> Environments:
     """Make this rank's environments, which begin anew when a run is resumed."""
     config, me = rank.config, rank.comms.world.rank
     game = next(g for g in games(config.env) if g.id == game_of(config, rank.places, me))
-    seeds, name = env_seeds(config, rank.places, me, rank.start.number), describe(me, rank.place)
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"hpcddrl: {name}: {line}\n")
-
-    envs = make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads, say)
+    seeds = env_seeds(config, rank.places, me, rank.start.number)
+    envs = make(game, config.env.num_envs, seeds, config.algorithm.discount, rank.threads, teller(rank))
     rank.remember("environments", envs)
     if rank.saved is not None:
         rank.control.counters.interrupted += rank.saved.get("environments", {}).get("running", 0)
     return envs
+
+
+def teller(rank: Rank) -> Callable[[str], None]:
+    """Return what writes a line that any rank may have to say, in its name, to standard error."""
+    name = describe(rank.comms.world.rank, rank.place)
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"hpcddrl: {name}: {line}\n")
+
+    return say
 
 
 def begins_anew(rank: Rank, envs: Environments, restart: Callable[[list[int]], None]) -> None:

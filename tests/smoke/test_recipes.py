@@ -138,12 +138,14 @@ def teacher(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def run(request, tmp_path_factory):
-    case, more = request.param, ()
-    if case.recipe == "kickstart":
-        more = given(coupling__run=request.getfixturevalue("teacher"))
-    made = Run(case, tmp_path_factory.mktemp("smoke"), more)
+    made = Run(request.param, tmp_path_factory.mktemp("smoke"), needed(request.param, request))
     yield made
     made.close()
+
+
+def needed(case, request) -> tuple[str, ...]:
+    """Return settings that a case cannot have before tests run."""
+    return given(coupling__run=request.getfixturevalue("teacher")) if case.recipe == "kickstart" else ()
 
 
 def test_every_recipe_is_run():
@@ -530,3 +532,22 @@ def test_horovod_is_named_with_its_version_and_each_groups_ranks(run):
     for group in run.groups:
         ranks = ", ".join(map(str, run.learners_of(group)))
         assert f"Horovod {version} averages over ranks {ranks} of group {group}" in run.job.stdout
+
+
+@pytest.mark.slow  # every run once more
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_every_recipe_learns_is_evaluated_from_the_start_to_the_end(case, request, tmp_path):
+    made = Run(case, tmp_path, (*needed(case, request), "--evaluate-every", "2000", *given(evaluation__episodes=3)))
+    found = [file for file in made.files if "evaluation" in file]
+    assert len(found) == (1 if made.of_role("server") else len(made.groups))
+    for file in found:
+        table = file["evaluation"]
+        versions = table["version"][:].tolist()
+        assert versions[0] == 0
+        assert versions == sorted(set(versions))
+        assert versions[-1] == file["progress/updates"][-1], "a server may have made some more for others"
+        assert (table["episodes"][:] == 3).all()
+        assert ((table["low"][:] <= table["return"][:]) & (table["return"][:] <= table["high"][:])).all()
+    kept = made.summary["evaluation"]
+    assert [row["version"] for row in kept.values()] == [file["evaluation/version"][-1] for file in found]
+    made.close()

@@ -110,12 +110,24 @@ def test_show_config_prints_the_recipe(shown, name):
 def test_options_reach_their_fields(shown):
     config = shown(
         *("run", "impala", "--env", "CartPole-v1", "--frames", "4e6", "--seconds", 600, "--target-return", 18),
-        *("--seed", 3, "--set", "algorithm.unroll_length=32", "--deterministic", "--trace"),
+        *(
+            "--seed",
+            3,
+            "--set",
+            "algorithm.unroll_length=32",
+            "--deterministic",
+            "--trace",
+            "--evaluate-every",
+            "1e5",
+            "--tensorboard",
+        ),
     )
     assert config.env.id == "CartPole-v1"
     assert (config.budget.frames, config.budget.seconds, config.budget.target_return) == (4e6, 600, 18)
     assert (config.seed, config.algorithm.unroll_length, config.deterministic) == (3, 32, True)
     assert config.logging.trace
+    assert config.logging.tensorboard
+    assert config.evaluation.every_frames == 1e5
 
 
 def test_options_without_a_recipe_go_to_the_default(shown):

@@ -83,6 +83,19 @@ def test_a_line_says_where_the_run_stands_from_the_first_moment_on(display, tmp_
         assert "nan" not in line
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([np.nan] * 3, None), ([2.5, np.nan, np.nan], "[Evaluated 2.5]"), ([1, np.nan, 4], "[Evaluated 1.0/2.5/4.0]")],
+)
+def test_a_line_has_the_newest_evaluation_or_least_mean_and_greatest_of_several_groups(
+    display, tmp_path, values, shown
+):
+    display.show(view(10.0, evaluated=values))
+    line = (tmp_path / "run.log").read_text()
+    assert ("[Evaluated" in line) == (shown is not None)
+    assert shown is None or shown in line
+
+
 def test_only_rank_0_prints(capsys):
     display = Display(None, Budget())
     display.say("hello")

@@ -115,6 +115,9 @@ def test_the_command_prints_and_keeps_the_scores(run):
     assert kept["interval"][0] <= kept["mean"] <= kept["interval"][1]
     assert kept["human_normalised"] is None
     assert kept["protocol"]["greedy"] is True
+    first = (run.path / "evaluation.json").read_text()
+    again = CliRunner().invoke(cli, ["evaluate", str(run.path), "--episodes", "5"])
+    assert (again.output, (run.path / "evaluation.json").read_text()) == (done.output, first)
 
 
 def test_games_of_a_block_do_not_depend_on_how_many_there_are(run):

@@ -18,6 +18,7 @@ from hpcddrl.commands.live.picture import sparkline
 from hpcddrl.commands.live.scalars import Scalars, scalars
 from hpcddrl.config import Budget
 from hpcddrl.logs.read import read_runs
+from hpcddrl.runtime import board as tensorboard
 from hpcddrl.types import Stage
 
 ROWS = 40
@@ -143,6 +144,16 @@ def test_it_draws_again_until_the_run_has_ended(copy):
     states = [state.runs["state"].iloc[0] for state in follow([copy], 7.0, sleep)]
     assert states == ["running", "running", "ended"]
     assert all(seconds >= 7 for seconds in slept)
+
+
+def test_it_takes_no_more_than_its_share_of_the_processors(copy, monkeypatch):
+    """What is done with a picture counts too."""
+    clock, slept = [0.0], []
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(4))
+    for _ in zip(range(3), follow([copy], 1.0, slept.append), strict=False):
+        clock[0] += 0.5
+    assert slept == [0.5 / (0.005 * 4)] * 2
 
 
 def test_between_two_readings_it_gives_way_to_the_ranks(monkeypatch):
@@ -281,3 +292,17 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(name, package,
     code, _, err = command(name, copy)
     assert code == 2
     assert f"{name}: the package {package!r} is missing; python -m pip install 'hpcddrl[{extra}]'" in err
+
+
+def test_a_run_has_its_scalars_written_beside_it_and_whole_at_its_end(tmp_path):
+    run = write_run(tmp_path / "one", rows=12)
+    line = tensorboard.Board(run).finish()
+    assert line.startswith("TensorBoard: "), line
+    assert " scalars of 1 run in " in line
+    assert len(list((run / "tensorboard").glob("events.*"))) == 1
+
+
+def test_without_its_package_a_run_with_a_board_does_not_start(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"the package 'tensorboardX' is missing; .*hpcddrl\[tensorboard\]"):
+        tensorboard.require()

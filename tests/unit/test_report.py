@@ -29,7 +29,7 @@ from hpcddrl.recipes import RECIPES
 from hpcddrl.settings import dump
 
 MOST = 10e6  # bytes of a page
-DETAILED, TOGETHER, EACH = 2, 3, 9  # runs with pictures; pictures of the comparison, and of each of them
+DETAILED, TOGETHER, EACH = 2, 4, 11  # runs with pictures; pictures of the comparison, and of each of them
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for recipe, env, ranks in (("impala", CATCH, 4), ("a3c", CATCH, 3), ("apex", "CartPole-v1", 4)):
         for seed in (1, 2):
-            write_run(folder / f"{recipe}-{seed}", config_of(recipe, ranks, env, seed=seed), rows=5)
+            write_run(folder / f"{recipe}-{seed}", config_of(recipe, ranks, env, seed=seed), rows=5, evaluated=float)
     return folder
 
 
@@ -115,6 +115,7 @@ def test_a_comparison_says_what_ran_how_it_ended_and_what_differs(comparison):
         *("6 runs of 3 settings", "impala-1", "apex-2", "the runs are of different environments"),
         *("CartPole-v1", "Differences of configuration", "algorithm.kind actor_critic q_learning actor_critic"),
         *("gradient learner → server", "sample replay → learner", "rollout actor → replay"),
+        *("server-0000 while it ran, greedy 25 500 10 5 4 to 6 –", "Evaluations beside the training"),
         *("the replay rank is saturated", "the learner is starved", "Only the first 2 runs have pictures"),
     ):
         assert said in words, said

@@ -28,9 +28,12 @@ def config_of(recipe="impala", ranks=3, env=CATCH, **changes) -> Config:
     return replace(config, topology=fit(config.topology, ranks))
 
 
-def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=True, stages=(), **attributes):
+def write_run(
+    path, config=None, rows=10, frames_before=0.0, returns=float, end=True, stages=(), evaluated=None, **attributes
+):
     """Write a segment of so many rows, one a second; the episode that ends in second t has the return returns(t).
 
+    Games that began then beside the training have the mean return evaluated(t), give or take 1.
     All ranks enter the ``stages``; rank 0 has the reason.
     """
     config = config or config_of()
@@ -51,6 +54,11 @@ def write_run(path, config=None, rows=10, frames_before=0.0, returns=float, end=
             _row(log, where, t, returns)
             if where.role is Role.LEARNER and config.compression.kind != "uncompressed":
                 log.append("compression", {"version": 5 * t, "kl_before": 0.2, "kl_after": 0.1, "bytes": 5000})
+            if where.role is Role.LEARNER and evaluated is not None:
+                mean, of = evaluated(t), {"time": t, "version": 5 * t, "frames": STEPS * t, "episodes": 10}
+                log.append(
+                    "evaluation", of | {"return": mean, "low": mean - 1, "high": mean + 1, "seconds": 2, "cpu": 1}
+                )
         for stage in stages:
             log.append("stages", {name: x for name, x in stage.items() if name != "reason" or rank == 0})
         log.flush()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpcddrl.logs.read import Runs, find, read_runs
 
-SHARE = 0.05  # of the time, most that is spent reading
+SHARE = 0.005  # most of the processor time that this process could get, so that a job on the same ones keeps the rest
 
 
 def gently(seconds: float) -> None:
@@ -23,20 +23,22 @@ def follow(paths: Sequence[Path], every_s: float, pause: Callable[[float], None]
 
     Args:
         paths: of the runs.
-        every_s: from the end of one reading to the next, at least; longer where reading takes long, see `SHARE`.
+        every_s: from the end of one reading to the next, at least; longer where reading, and what is done with it,
+            takes long: most of the time nothing is read, and all takes no more than `SHARE`.
         pause: called with the seconds to wait.
 
     Raises:
         ValueError: there is no run, or none that can be read.
     """
+    processors = len(os.sched_getaffinity(0))
     while True:
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         runs = read_runs(paths)
         took_s = time.monotonic() - began
         yield runs
         if not (runs.runs["state"] == "running").any():
             return
-        pause(max(every_s, took_s / SHARE))
+        pause(max(every_s, took_s, (time.process_time() - cpu) / (SHARE * processors)))
 
 
 def one_run(path: Path) -> Path:

@@ -12,6 +12,7 @@ import pandas as pd
 from hpcddrl.commands.reporting.numbers import updates_of
 from hpcddrl.figures.ages import lag_over_time, mean_staleness
 from hpcddrl.figures.curves import WINDOW
+from hpcddrl.figures.evaluations import rounds
 from hpcddrl.figures.rates import rate
 from hpcddrl.figures.shares import phase_shares
 from hpcddrl.figures.statistics import running_mean
@@ -64,6 +65,7 @@ class Now(NamedTuple):
     episodes: int
     roles: tuple[RoleNow, ...]
     returns: Mapping[str, Curve]  # by environment
+    evaluated: Curve | None  # mean over groups of each round; None where nothing was
     lag: Curve
     staleness: float
     stage: tuple[Stage, float] | None  # in which the newest rank is, and the seconds at which it entered it
@@ -76,7 +78,7 @@ def now_of(run: Runs) -> Now:
     progress, episodes = run.tables["progress"], run.tables["episodes"]
     (config,) = run.configs.values()
     if not len(progress):  # nobody has written a row yet
-        return Now(0.0, 0.0, math.nan, 0.0, math.nan, 0.0, 0, (), {}, _no_curve(), math.nan, None, {}, {})
+        return Now(0.0, 0.0, math.nan, 0.0, math.nan, 0.0, 0, (), {}, None, _no_curve(), math.nan, None, {}, {})
     window = _window(progress, config["logging"]["interval_s"])
     frames, frames_per_s = float(progress["job_frames"].max()), _rate(progress, "frames", window)
     done, left_s = _budget(config["budget"], window.end, frames, frames_per_s)
@@ -92,6 +94,7 @@ def now_of(run: Runs) -> Now:
             _role(str(role), own, run.tables["timing"], window) for role, own in progress.groupby("role", sort=False)
         ),
         returns={str(game): _returns(own) for game, own in episodes.groupby("game", sort=False)},
+        evaluated=_evaluated(run.tables["evaluation"]),
         lag=_lag(run.tables["learning"]),
         staleness=mean_staleness(_recent(run.tables["staleness"], window)),
         stage=_stage(run.tables.get("stages", pd.DataFrame())),
@@ -157,6 +160,14 @@ def _returns(episodes: pd.DataFrame) -> Curve:
     x, values = episodes["seconds"].to_numpy(float), episodes["return"].to_numpy(float)
     history = running_mean(x, values, np.linspace(0.0, x.max(), POINTS), WINDOW)
     return Curve(float(history[-1]), float(values.max()), history)
+
+
+def _evaluated(evaluation: pd.DataFrame) -> Curve | None:
+    """Return the newest round of evaluations, the best, and the last `POINTS` of them."""
+    if not len(evaluation):
+        return None
+    values = rounds(evaluation.assign(setting=""), {})["return"].to_numpy(float)
+    return Curve(float(values[-1]), float(values.max()), values[-POINTS:])
 
 
 def _lag(learning: pd.DataFrame) -> Curve:

@@ -100,6 +100,10 @@ def _lines(now: Now, run: Runs) -> Table:
         table.add_row(name, _curve(curve, f"last {WINDOW} episodes of {now.episodes:,}; best {si(curve.extreme)}"))
     if not now.returns:
         table.add_row("return", "no episode has ended yet")
+    if now.evaluated is not None:
+        table.add_row(
+            "evaluated", _curve(now.evaluated, f"full games, beside the training; best {si(now.evaluated.extreme)}")
+        )
     if math.isfinite(now.lag.now):
         table.add_row("lag", _curve(now.lag, f"updates; greatest {si(now.lag.extreme)}"))
     if math.isfinite(now.staleness):

@@ -16,7 +16,7 @@ from hpcddrl.logs.read import AXES, ORIGIN, Runs
 from hpcddrl.types import Array
 
 RATES = ("frames", "env_steps", "predictions", "trained")
-MEANS = ("learning", "exchange", "compression")  # tables whose columns are curves
+MEANS = ("learning", "exchange", "compression", "evaluation")  # tables whose columns are curves
 MANY = 8  # groups; of more of them the mean over all is shown
 
 

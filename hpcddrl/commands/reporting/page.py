@@ -20,6 +20,7 @@ from hpcddrl.commands.reporting.tables import (
     clock,
     conspicuous,
     differing_fields,
+    evaluations,
     message_rows,
     overview,
     returns,
@@ -46,6 +47,7 @@ class Section(NamedTuple):
     messages: list[list[str]]
     message_gap: str
     stages: list[list[str]]
+    evaluations: list[list[str]]
     pictures: list[Picture]
     config: str
 
@@ -70,7 +72,7 @@ def page(runs: Runs) -> str:
         overview=overview(runs, labels) if several else None,
         conspicuous=conspicuous({section.name: section.findings for section in sections}),
         returns=returns(tables["episodes"]) if several else [],
-        comparison=of_comparison(tables) if several else [],
+        comparison=of_comparison(runs) if several else [],
         differences=differing_fields(runs, labels) if several else None,
         detailed=DETAILED,
         sections=sections,
@@ -103,6 +105,7 @@ def _section(run: Runs, label: str, detailed: bool) -> Section:
         messages=message_rows(sent),
         message_gap=gap,
         stages=stages(run),
+        evaluations=evaluations(run),
         pictures=of_run(run, layouts, sent) if detailed else [],
         config=json.dumps(config, indent=2),
     )

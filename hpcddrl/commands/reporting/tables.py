@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -43,6 +45,50 @@ def stages(run: Runs) -> list[list[str]]:
         [names[int(row["stage"])], si(row["job_frames"]), clock(row["seconds"]), f"{row['version']:.0f}", row["reason"]]
         for _, row in decisions(run.tables["stages"]).iterrows()
     ]
+
+
+def evaluations(run: Runs) -> list[list[str]]:
+    """Return a row a network that was evaluated: by `evaluate`, else while the run went on."""
+    path = Path(run.runs["path"].iloc[0])
+    try:
+        kept = json.loads((path / "evaluation.json").read_text())
+        rows = [_evaluation(name, _protocol(score), score, *score["interval"]) for name, score in kept.items()]
+    except (OSError, ValueError, KeyError, TypeError):  # not made, or by another version of the program
+        rows = []
+    (config,) = run.configs.values()
+    asked = config.get("evaluation", {})
+    how = f"while it ran, {'sampled' if asked.get('sampled') else 'greedy'}"
+    served = config["topology"].get("servers")
+    for group, own in run.tables["evaluation"].groupby("group"):
+        row = own.sort_values("seconds").iloc[-1]
+        name = "server-0000" if served else f"group-{group:04d}"
+        score = {"version": row["version"], "frames": row["frames"], "mean": row["return"], "games": row["episodes"]}
+        rows.append(_evaluation(name, how, score, row["low"], row["high"]))
+    return rows
+
+
+def _evaluation(name: str, how: str, score: Mapping[str, Any], low: float, high: float) -> list[str]:
+    games = score.get("games", len(score.get("returns", ())))
+    human = score.get("human_normalised")
+    return [
+        name,
+        how,
+        f"{score['version']:,.0f}",
+        si(score["frames"]),
+        f"{games:.0f}",
+        si(score["mean"]),
+        f"{si(low)} to {si(high)}",
+        "–" if human is None else f"{human:.0%}",
+    ]
+
+
+def _protocol(score: Mapping[str, Any]) -> str:
+    """Write how `evaluate` played."""
+    asked = score["protocol"]
+    parts = ["greedy" if asked["greedy"] else "sampled", f"seeds from {asked['seed']}"]
+    parts += [f"sticky actions {asked['sticky_actions']:g}"] if asked.get("sticky_actions") is not None else []
+    parts += [f"at most {asked['noop_max']} no-ops"] if asked.get("noop_max") is not None else []
+    return f"{score['env']}: {', '.join(parts)}"
 
 
 def overview(runs: Runs, labels: Mapping[str, str]) -> Table:
