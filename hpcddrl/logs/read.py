@@ -38,6 +38,7 @@ RENAMED = {  # since every table has a column of that name that says who wrote t
     ("exchange", "seconds"): "took",
     ("compression", "seconds"): "took",
     ("checkpoint", "seconds"): "took",
+    ("evaluation", "seconds"): "took",
 }
 NEEDED = ("role", "group", "world_size", "started", "config")  # attributes of a rank's file
 SILENT_INTERVALS = 6  # without a row, after which a run without a summary counts as cut off
