@@ -64,6 +64,8 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/pretext.py: what pretext tasks see of Pong's ball and paddles, half an hour
   make bench-groups
                benchmarks/groups.py: what exchange costs 64 groups of one rank, with environments that sleep
+  make bench-checkpoints
+               benchmarks/checkpoints.py: the work that a checkpoint of the whole job keeps all ranks from
   make bench-watch
                benchmarks/watching.py: what watching a job of 16 ranks costs it; 22 minutes
   make clean   remove .venv, .venv-peers-*, caches and build products; runs/ stays
@@ -91,7 +93,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
-BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups bench-pretext bench-watch
+BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups bench-pretext bench-checkpoints bench-watch
 .PHONY: help setup run test test-slurm lint figures docs $(BENCHMARKS) clean
 
 help:
@@ -160,6 +162,9 @@ bench-pretext: $(STAMP)
 
 bench-groups: $(STAMP)
 	$(IN_ENV) python -m benchmarks.groups $(ARGS)
+
+bench-checkpoints: $(STAMP)
+	$(IN_ENV) python -m benchmarks.checkpoints $(ARGS)
 
 bench-watch: $(STAMP)
 	$(IN_ENV) python -m benchmarks.watching $(ARGS)

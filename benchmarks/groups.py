@@ -24,7 +24,7 @@ from benchmarks.page import Page, Table, fill, measured_run
 from benchmarks.rows import Row, machine
 from benchmarks.steady import phases, shares
 from hpcddrl.config import Ensemble
-from hpcddrl.logs.measured import Measured
+from hpcddrl.logs.measured import Measured, read_measured
 from hpcddrl.logs.timing import Phase
 from hpcddrl.recipes import RECIPES
 from hpcddrl.runtime.checks import checked, fitted
@@ -119,7 +119,8 @@ def _with_greatest(share: Array) -> str:
 def measure(key: Row) -> Row:
     """Run a topology and measure what it cost."""
     settings = settings_of(key)
-    measured, around = measured_run("groups", int(key["groups"]), RECIPE, ENV, float(key["seconds"]), settings)
+    ranks, seconds = int(key["groups"]), float(key["seconds"])
+    measured, around = measured_run("groups", ranks, RECIPE, ENV, seconds, settings, read_measured)
     return values_of(measured, planned(key), exchange_every(settings)) | around
 
 

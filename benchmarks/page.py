@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from benchmarks.flow import Task, absent, carry_out, settled
 from benchmarks.jobs import PATIENCE_S, circumstances, launch, portable, stamp
 from benchmarks.rows import ROOT, Row, about_machine, add_row, markdown_table, read_rows
-from hpcddrl.logs.measured import Measured, read_measured
 
+T = TypeVar("T")
 AROUND = ("load", "others", "date", "about", "command")
 
 
@@ -84,9 +84,15 @@ def fill(page: Page, given: argparse.Namespace, wanted: Sequence[tuple[Table, Ro
 
 
 def measured_run(
-    name: str, ranks: int, recipe: str, env: str, seconds: float, settings: Mapping[str, object]
-) -> tuple[tuple[Measured, ...], Row]:
-    """Run a recipe; return what its ranks did once it was going, and under which circumstances it ran.
+    name: str,
+    ranks: int,
+    recipe: str,
+    env: str,
+    seconds: float,
+    settings: Mapping[str, object],
+    read: Callable[[Path], T],
+) -> tuple[T, Row]:
+    """Run a recipe; return what is ``read`` from its directory, and under which circumstances it ran.
 
     Raises:
         RuntimeError: it failed; with the end of what it printed, which stays under runs/bench-NAME/.
@@ -98,7 +104,7 @@ def measured_run(
         line += [word for setting, value in settings.items() for word in ("--set", f"{setting}={value}")]
         with circumstances() as around:
             launch([*line, "--out", str(out)], ROOT / f"runs/bench-{name}/{stamp()}.log", seconds + PATIENCE_S)
-        return read_measured(out), around | {"about": about_machine(), "command": portable(line)}
+        return read(out), around | {"about": about_machine(), "command": portable(line)}
 
 
 def _name(table: Table, key: Row, said: Sequence[str]) -> str:

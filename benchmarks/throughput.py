@@ -25,7 +25,7 @@ from benchmarks.page import Page, Table, fill, measured_run
 from benchmarks.parts import PARTS, bound, on_cores
 from benchmarks.rows import Row, machine
 from benchmarks.steady import phases, rate, shares
-from hpcddrl.logs.measured import Measured
+from hpcddrl.logs.measured import Measured, read_measured
 from hpcddrl.logs.timing import Phase
 
 ALONE_S = 5.0  # for each part
@@ -107,7 +107,7 @@ PAGE = Page("throughput", "Throughput on one machine", LEGEND, TABLES)
 
 def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[tuple[Measured, ...], Row]:
     """Run the recipe; return what its ranks did, and under which circumstances it ran."""
-    return measured_run("throughput", ranks, "impala", env, seconds, settings)
+    return measured_run("throughput", ranks, "impala", env, seconds, settings, read_measured)
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -89,7 +89,7 @@ class Job:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._kill()
+        self.kill()
         self._stdout.close()
         self._stderr.close()
 
@@ -107,6 +107,24 @@ class Job:
             if self.process.poll() is not None or self._elapsed > self._limit_s:
                 self._give_up(f"waited in vain until {what}")
             time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Kill mpirun's process group and its ranks: the launcher gives each rank a group of its own."""
+        if self.process.poll() is not None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            ranks = psutil.Process(self.process.pid).children(recursive=True)
+            os.killpg(self.process.pid, signal.SIGKILL)
+            for rank in ranks:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    rank.kill()
+        self.process.wait()
+
+    @property
+    def stdout(self) -> str:
+        """Return what it has printed so far."""
+        descriptor = self._stdout.fileno()  # whose place in the file is the ranks' too, so nobody may move it yet
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def signal(self, number: int) -> None:
         """Send a signal to mpirun itself."""
@@ -128,7 +146,7 @@ class Job:
         return time.monotonic() - self._start
 
     def _give_up(self, why: str) -> None:
-        self._kill()
+        self.kill()
         pytest.fail(f"the job {why} ({self._limit_s:.0f} s at most)\n{self._finished().text}", pytrace=False)
 
     def _finished(self) -> Finished:
@@ -137,18 +155,6 @@ class Job:
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
         return Finished(self._command, self.process.wait(), texts[0], texts[1], self._elapsed)
-
-    def _kill(self) -> None:
-        """Kill mpirun's process group and its ranks: the launcher gives each rank a group of its own."""
-        if self.process.poll() is not None:
-            return
-        with contextlib.suppress(psutil.NoSuchProcess):
-            ranks = psutil.Process(self.process.pid).children(recursive=True)
-            os.killpg(self.process.pid, signal.SIGKILL)
-            for rank in ranks:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    rank.kill()
-        self.process.wait()
 
 
 @contextlib.contextmanager

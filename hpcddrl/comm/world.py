@@ -20,6 +20,7 @@ from hpcddrl.comm.wait import wait_until
 from hpcddrl.types import RunError
 
 LOOK_S = 0.05  # between two looks for deaths
+LOST = 75  # exit code of a job that has lost what it cannot do without: it can go on from its newest checkpoint
 NOBODY: frozenset[int] = frozenset()
 
 
@@ -45,12 +46,19 @@ class World(MPI.Intracomm):
         self._processes: list[tuple[str, int]] = self.allgather((socket.gethostname(), os.getpid()))
         self._group = self.Get_group()
         self._survives = False
+        self._mark: Path | None = None
         self._next_look = 0.0
         self.lost = self.silent = NOBODY
         self.gone = NOBODY  # who will say nothing any more: the lost, and at the end the silent
 
-    def begin(self) -> None:
-        """From now on survive deaths, if the launcher does. Collective over all ranks."""
+    def begin(self, mark: Path) -> None:
+        """From now on survive deaths, if the launcher does. Collective over all ranks.
+
+        Args:
+            mark: a file that all hosts see, left by a rank whose failure ends the job: the others find it dead, and
+                could not tell that from being killed.
+        """
+        self._mark = mark
         arrived = self.Ibarrier()
         wait_until(arrived.Test)
         self._survives = tolerant()
@@ -93,22 +101,28 @@ class World(MPI.Intracomm):
     def leave_alone(self, code: int) -> None:
         """End this rank after a failure, and not the others: they find out, and go on if they can.
 
-        Where the job cannot go on anyway, every rank comes here. A launcher that survives deaths takes an exit for no
-        death, so this is one.
+        Where the job cannot go on anyway, every rank comes here, and the launcher's exit code is theirs: ``code`` after
+        a failure, `LOST` where somebody was killed. A launcher that survives deaths takes an exit for no death, so this
+        rank's is one.
         """
+        assert self._mark is not None, "nobody survives anything before the beginning"
         sys.stdout.flush()
         sys.stderr.flush()
         time.sleep(0.1)  # let the launcher forward what was printed
-        if self._lacks() is not None or self.size == len(self.lost) + 1:
-            os._exit(code)
+        if self._lacks() is not None:
+            os._exit(code if self._mark.exists() else LOST)
+        if lacking(self._places, self.lost | {self.rank}, self._exact) is not None:
+            with contextlib.suppress(OSError):
+                self._mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
     def end(self, code: int) -> None:
-        """Leave a job that has lost ranks, or has silent ones, with this exit code; return from any other.
+        """Leave a job that survives deaths, or has silent ranks, with this exit code; return from any other.
 
-        MPI's own end would wait for them.
+        MPI's own end would wait for those who are gone. Where it survives deaths it is a barrier that spins on all
+        cores, which takes minutes where ranks outnumber these, and sometimes does not end.
         """
-        if not self.gone:
+        if not (self.gone or self._survives):
             return
         sys.stdout.flush()
         sys.stderr.flush()

@@ -303,6 +303,13 @@ def _determinism(config: Config) -> Rules:
         "from a replay is chance; set topology.actors_per_group=0",
     )
     yield (
+        isinstance(getattr(config.algorithm, "surrogate", None), ClippedSurrogate)
+        and acting.kind == "local"
+        and topology.actors_per_group != 0,
+        "deterministic = True with algorithm.surrogate.kind = 'clipped': which of a batch's updates an actor gets the "
+        "weights of is chance; set topology.actors_per_group=0",
+    )
+    yield (
         config.budget.frames is None,
         "deterministic = True needs budget.frames, the only exact place to stop: give --frames",
     )

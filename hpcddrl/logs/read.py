@@ -32,7 +32,14 @@ AXES = {  # columns that reading adds to every table
     "job_frames": ("frames", "environment frames of the whole job by then, over segments"),
     "superseded": ("bool", "a later segment went on from fewer frames, so that this was done anew"),
 }
-RENAMED = {("peers", "group"): "member"}  # the column of that name says in every table which group wrote the row
+RENAMED = {  # since every table has a column of that name that says who wrote the row, and when
+    ("peers", "group"): "member",
+    ("failures", "rank"): "whom",
+    ("exchange", "seconds"): "took",
+    ("compression", "seconds"): "took",
+    ("checkpoint", "seconds"): "took",
+    ("evaluation", "seconds"): "took",
+}
 NEEDED = ("role", "group", "world_size", "started", "config")  # attributes of a rank's file
 SILENT_INTERVALS = 6  # without a row, after which a run without a summary counts as cut off
 BROKEN = (OSError, RuntimeError, KeyError, ValueError)  # what h5py raises on damaged files

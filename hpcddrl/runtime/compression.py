@@ -144,9 +144,10 @@ def acts_here(rank: Rank) -> bool:
 
 def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
     """Return what answers observations on an actor, how many bytes it arrives in, and what takes them."""
-    config, num_envs = rank.config, rank.config.env.num_envs
+    config, num_envs, group = rank.config, rank.config.env.num_envs, rank.place.group
     if isinstance(config.compression, Uncompressed):
-        learned = network_of(rank, 0)
+        assert group is not None, "an actor has one"
+        learned = network_of(rank, group)
         with_precision(rank, learned, num_envs, trains=False)
         network = held(learned, learned.precision)
 

@@ -270,7 +270,7 @@ def _said_once(world: MPI.Comm, me: Place, lines: list[str]) -> list[str]:
 def _survive(rank: Rank, display: Display) -> None:
     """From now on do without ranks that die, where the launcher allows it. Collective over the job."""
     world = rank.comms.world
-    world.begin()
+    world.begin(rank.control.log.path.with_name("failed"))
     if world.survives:
         end_on_exception(world.rank, rank.place, "this rank ends", world.leave_alone)
         display.say(

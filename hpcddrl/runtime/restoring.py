@@ -40,6 +40,7 @@ SAME = (  # what a checkpoint can only go on with
     "group_settings",
 )
 GOES_ON = ("optimizer", "algorithm", "compression")  # of a group, on another layout
+KNOWN = ("peers",)  # of the other groups, where these are the same
 
 
 class Resumed(NamedTuple):
@@ -213,7 +214,8 @@ def _redistributed(
     if me.role is Role.LEARNER:
         donor = part(_then(manifest, Role.LEARNER, _donor(manifest, me.group or 0), 0)[0])
         frames = sum(manifest.frames[r] for r in _then(manifest, Role.LEARNER, number=0)) / groups
-        state |= {name: donor[name] for name in GOES_ON if name in donor}
+        names = (*GOES_ON, *KNOWN) if _groups_then(manifest) == list(range(groups)) else GOES_ON
+        state |= {name: donor[name] for name in names if name in donor}
         state["weights"] = donor["weights"] | ({} if config.topology.servers else {"frames": frames})
         if "optimizer" in state:
             state["optimizer"] = state["optimizer"] | {"frames": frames}

@@ -180,7 +180,7 @@ choose_directory() {
     run=${run:-$RUNS/${SLURM_JOB_NAME//\//-}-$job}
     go_on="go on with  RESUME=${run%"$element"} sbatch ${element:+--array=$run_number }..."
     if [ -n "${RESUME:-}" ] && ! has_checkpoints; then
-        die "RESUME=$RESUME: no run with checkpoints of all its groups is at $run"
+        die "RESUME=$RESUME: no run with a checkpoint to go on from is at $run"
     elif [ -e "$run" ] && [ -z "${RESUME:-}" ] && [ "$restarts" = 0 ]; then
         die "$run: exists, but this job starts for the first time; move it away, or $go_on"
     elif has_checkpoints; then
@@ -190,14 +190,8 @@ choose_directory() {
     fi
 }
 
-# Does the run have all the checkpoints that --resume asks for?
-has_checkpoints() {
-    local owners
-    [ -e "$run/config.json" ] || return
-    owners=$(python -c 'import json, sys; t = json.load(sys.stdin)["topology"]; print(t["servers"] or t["groups"])' \
-        <"$run/config.json") || return
-    [ "$(find "$run/checkpoints" -name 'version-*.pt' -printf '%h\n' 2>/dev/null | sort -u | wc -l)" -ge "$owners" ]
-}
+# Has the run a checkpoint of the whole job, from which --resume goes on?
+has_checkpoints() { [ -e "$run/config.json" ] && compgen -G "$run/restart/*/DONE" >/dev/null; }
 
 # Set command: the launcher, what the ranks need in their environment, the program.
 choose_launcher() {
@@ -214,7 +208,7 @@ choose_launcher() {
             elif [ "$cpus" -gt 1 ]; then
                 launcher+=(--map-by "slot:pe=$cpus") # else each rank is bound to one core
             fi
-            [ "$ULFM" = no ] || ! has_ulfm || launcher+=(--with-ft ulfm)
+            ! wants_ulfm || ! has_ulfm || launcher+=(--with-ft ulfm)
             ;;
         srun-pmix | srun-pmi2)
             # The first rank to leave gives the others a minute. If srun killed them at once (--kill-on-bad-exit=1), its
@@ -244,6 +238,16 @@ choose_launcher() {
         command+=(--het-group="$component" -n "$(of_component NTASKS "$component")" --cpus-per-task="${cpus:-1}")
         command+=(env "OMP_NUM_THREADS=${cpus:-1}" "${program[@]}")
     done
+}
+
+wants_ulfm() { [ "$ULFM" = yes ] || { [ "$ULFM" = auto ] && ! has_fast_network; }; }
+
+has_fast_network() {
+    local folder
+    for folder in $FAST_NETWORKS; do
+        ! compgen -G "$folder/*" >/dev/null || return 0
+    done
+    return 1
 }
 
 has_ulfm() { [[ $(ompi_info 2>/dev/null) == *"FT MPI support: yes"* ]]; }

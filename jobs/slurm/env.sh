@@ -25,8 +25,10 @@
 : "${OVERSUBSCRIBE:=no}"
 
 # --- Dead ranks: yes gives mpirun --with-ft ulfm (Open MPI 5), so that it does not end the job with the first rank that
-# dies but leaves that to the program, which goes on without it where it can; auto does where this mpirun has it.
-: "${ULFM:=no}"
+# dies but leaves that to the program, which goes on without it where it can. Open MPI then uses no UCX and no libfabric,
+# so auto does it where this mpirun has it and the job's first node has none of the networks that need them.
+: "${ULFM:=auto}"
+: "${FAST_NETWORKS=/sys/class/infiniband /sys/class/cxi}"
 
 # --- Logs: yes also writes what each rank prints to <run>.ranks/rank-<number>.log; many files on many ranks.
 : "${RANK_LOGS:=no}"

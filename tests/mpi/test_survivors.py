@@ -146,8 +146,27 @@ def test_without_its_first_rank_a_job_ends_soon_and_says_so(recipe, what, tmp_pa
         os.kill(job.pids()[0], signal.SIGKILL)
         done = job.finish()
         assert time.monotonic() - sent < SOON_S, done.text
-    assert done.rc != 0, done.text
+    assert done.rc == 75, done.text
     assert f"rank 0, {what}, has died" in done.stderr, done.text
+
+
+@pytest.mark.slow
+def test_a_job_that_could_have_lost_ranks_but_did_not_leaves_soon(tmp_path):
+    """MPI's own end would be a barrier that spins."""
+    arguments = ["--env", "hpcddrl/Catch-v0", "--seconds", "3", "--out", tmp_path / "run", *QUICK]
+    done = hpcddrl(8, "run", "group_ensemble", *arguments, cwd=tmp_path, survives=True)
+    took_s = time.time() - (tmp_path / "run" / "summary.json").stat().st_mtime
+    assert done.rc == 0, done.text
+    assert took_s < SOON_S, done.text
+
+
+@pytest.mark.slow
+def test_a_failure_that_ends_the_job_is_not_taken_for_a_death(tmp_path):
+    wrong = {"env.options.how": "nan", "env.options.at": 400, "env.options.only_seed": 100_000}
+    arguments = ["--env", FAULTY, "--seconds", "60", "--out", tmp_path / "run", *QUICK, *settings(**wrong)]
+    done = hpcddrl(3, "run", "impala", *arguments, cwd=tmp_path, survives=True)
+    assert done.rc == 1, done.text
+    assert "the gradient is not finite" in done.stderr, done.text
 
 
 @pytest.mark.slow

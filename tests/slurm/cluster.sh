@@ -155,6 +155,18 @@ wait_idle() { # nodes
     last_words "the nodes did not become idle" controller
 }
 
+# Most nodes come back by themselves, when they register; to resume those is an error.
+wait_back() { # name
+    local state
+    for _ in {1..100}; do
+        state=$(sinfo --noheader --partition=batch --nodes="$1" --format=%t 2>/dev/null)
+        [[ ! $state =~ ^(idle|mix|alloc)$ ]] || return 0
+        [[ $state != down* ]] || scontrol update nodename="$1" state=resume 2>/dev/null
+        sleep 0.5
+    done
+    last_words "node $1 did not come back" controller
+}
+
 up() {
     local nodes=${1:-3} cpus=${2:-8} node
     need
@@ -194,7 +206,7 @@ case ${1:-} in
     up) shift && up "$@" ;;
     down) down ;;
     crash) stop "${2:?name a node}" KILL ;;
-    revive) start_node "${2:?name a node}" && sleep 1 && scontrol update nodename="$2" state=resume ;;
+    revive) start_node "${2:?name a node}" && wait_back "$2" ;;
     _node) CLUSTER=$3 && node "$2" ;;
     *) sed -n '2,/^set/{/^set/d;p}' "$0" && exit 2 ;;
 esac

@@ -1,14 +1,17 @@
 """The job scripts on a real Slurm, shortened by overrides alone: to their end, warned, preempted, without a node."""
 
+import contextlib
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import h5py
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +124,7 @@ def test_an_experiment_runs_to_its_end(shared_folder, script, launcher):
 def test_a_warned_job_comes_back_and_goes_on_until_it_is_cancelled(shared_folder, launcher):
     number = small(shared_folder, "--seconds", "1200", LAUNCHER=launcher)
     run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
     wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
     assert state(number)["Restarts"] == "1"
@@ -148,7 +151,7 @@ def test_a_preempted_job_goes_on_later(shared_folder, slurm):
         pytest.skip("not on somebody else's cluster: it fills all nodes")
     number = small(shared_folder, "--seconds", "1200", slurm=["--partition=scavenge"])
     run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
     important = ["srun", "--partition=batch", f"--nodes={nodes()}", "--exclusive", "sleep", "1"]
     subprocess.run(important, check=True, capture_output=True, timeout=300)
     wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
@@ -164,7 +167,7 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
         pytest.skip("needs a node to spare")
     number = small(shared_folder, "--seconds", "45")
     run = shared_folder / "runs" / f"scaling-{number}"
-    wait_until(shared_folder, number, lambda: list(run.glob("checkpoints/*/version-*.pt")))
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
     lost = sorted({rank["host"] for rank in attributes_of(run, 1)})[-1]
     slurm("crash", lost)
     try:
@@ -173,6 +176,36 @@ def test_a_job_that_loses_a_node_goes_on_elsewhere(shared_folder, slurm):
         slurm("revive", lost)
     assert lost not in {rank["host"] for rank in attributes_of(run, 2)}
     assert frames_it_went_on_from(run) > 0
+
+
+def kill_rank(number, rank):
+    """Kill a rank of a job, on whichever node of this machine it is."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            env = process.environ()
+            mine = (env.get("SLURM_JOB_ID"), env.get("PMIX_RANK")) == (number, str(rank))
+            if mine and process.name().startswith("python"):
+                process.kill()
+                return
+    pytest.fail(f"no rank {rank} of job {number}")
+
+
+def test_a_killed_actor_is_done_without_and_a_killed_first_rank_restarts_the_job(shared_folder, slurm):
+    if slurm is None:
+        pytest.skip("not on somebody else's cluster: it looks for processes on this machine")
+    number = small(shared_folder, "--seconds", "1200", ULFM="yes")
+    run = shared_folder / "runs" / f"scaling-{number}"
+    wait_until(shared_folder, number, lambda: list(run.glob("restart/*/DONE")))
+    kill_rank(number, 3)
+    wait_until(shared_folder, number, lambda: "; without 1 ranks" in (run / "run.log").read_text())
+    assert re.search(r"lost: rank 3, .* has died", (run / "run.log").read_text())
+    assert state(number)["Restarts"] == "0"
+    kill_rank(number, 0)
+    wait_until(shared_folder, number, lambda: len(attributes_of(run, 2)) == 4)
+    assert state(number)["Restarts"] == "1"
+    assert "exit code 75" in output_of(shared_folder, number)
+    assert frames_it_went_on_from(run) > 0
+    subprocess.run(["scancel", number], check=True)
 
 
 def test_a_chain_trains_two_arms_plays_them_and_writes_a_page(shared_folder):

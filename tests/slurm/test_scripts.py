@@ -104,14 +104,15 @@ def program_of(words):
     return words[: words.index(":")] if ":" in words else words
 
 
-def saved_run(path, groups=8, reason=None):
-    """Make what a segment leaves behind: a configuration and a checkpoint of each group."""
-    (path / "segments" / "0001").mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({"topology": {"servers": 0, "groups": 8}}))
-    for group in range(groups):
-        folder = path / "checkpoints" / f"group-{group:04d}"
-        folder.mkdir(parents=True)
-        (folder / "version-00000100.pt").touch()
+def saved_run(path, marked=True, reason=None):
+    """Make what a segment leaves behind: a configuration, what is played, and a checkpoint of the whole job."""
+    for folder in ("segments/0001", "checkpoints/group-0000", "restart/000003"):
+        (path / folder).mkdir(parents=True)
+    (path / "config.json").write_text("{}")
+    (path / "checkpoints" / "group-0000" / "version-00000100.pt").touch()
+    (path / "restart" / "000003" / "node-0000.bin").touch()
+    if marked:
+        (path / "restart" / "000003" / "DONE").touch()
     if reason:
         (path / "summary.json").write_text(json.dumps({"exit_reason": reason}, indent=2))
     return path
@@ -322,7 +323,7 @@ def test_a_missing_launcher_is_named(tools, tmp_path, launcher):
         ({"LAUNCHER": "srun-pmix"}, "LAUNCHER=srun-pmix: srun has no such plugin"),
         ({"VENV": "nowhere"}, "VENV=nowhere: no Python environment there"),
         ({"PYTHONPATH": "", "LAUNCHER": "srun-pmi2"}, "no hpcddrl in"),
-        ({"RESUME": "runs/other"}, "RESUME=runs/other: no run with checkpoints"),
+        ({"RESUME": "runs/other"}, "RESUME=runs/other: no run with a checkpoint"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tools, tmp_path, more, complaint):
@@ -352,6 +353,7 @@ def test_the_job_chooses_the_directory(tools, tmp_path, option):
         ("signal SIGTERM", 0, True, None),
         ("", 0, True, None),  # a node was lost, says Open MPI's mpirun
         ("", 137, True, None),
+        ("", 75, True, None),  # lost what it cannot do without
         ("", 1, False, 1),
         ("", 2, False, 2),
     ],
@@ -398,9 +400,9 @@ def test_a_restart_resumes_and_does_not_take_the_old_summary_for_its_own(tools, 
     assert "SIGUSR1" in (run / "segments" / "0001" / "summary.json").read_text()
 
 
-def test_a_restart_without_all_checkpoints_starts_anew_and_keeps_what_there_is(tools, tmp_path):
+def test_a_restart_without_a_whole_checkpoint_starts_anew_and_keeps_what_there_is(tools, tmp_path):
     stand_in(tools, "mpirun", MPIRUN)
-    run = saved_run(tmp_path / "runs" / "ensemble_8x2-7", groups=7)
+    run = saved_run(tmp_path / "runs" / "ensemble_8x2-7", marked=False)
     done = script(job(tools, SLURM_RESTART_COUNT="2", REASON="frames"), cwd=tmp_path)
     assert done.returncode == 0
     assert (tmp_path / "mpirun.log").read_text().endswith(f"--out {run}\n")
@@ -467,13 +469,21 @@ def test_rank_logs_and_words_for_the_launcher_are_asked_for(tools, tmp_path):
 def test_ulfm_is_asked_of_an_mpirun_that_has_it(tools, tmp_path, ulfm, has):
     stand_in(tools, "mpirun", MPIRUN)
     stand_in(tools, "ompi_info", f"echo '   FT MPI support: {has}'")
-    done = script(job(tools, ULFM=ulfm, REASON="frames"), cwd=tmp_path)
+    done = script(job(tools, ULFM=ulfm, FAST_NETWORKS="", REASON="frames"), cwd=tmp_path)
     if (ulfm, has) == ("yes", "no"):
         assert done.returncode == 2
         assert "ULFM=yes: this mpirun is not" in done.stderr
     else:
         assert done.returncode == 0
         assert ("--with-ft ulfm" in (tmp_path / "mpirun.log").read_text()) == (ulfm != "no" and has == "yes")
+
+
+@pytest.mark.parametrize(("ulfm", "asked"), [({}, False), ({"ULFM": "yes"}, True)])
+def test_ulfm_takes_no_fast_network_away_unless_it_is_asked_for(tools, tmp_path, ulfm, asked):
+    stand_in(tools, "ompi_info", "echo 'FT MPI support: yes'")
+    (tmp_path / "networks" / "mlx5_0").mkdir(parents=True)
+    env = job(tools, DRY_RUN="1", FAST_NETWORKS=f"{tmp_path}/none {tmp_path}/networks", **ulfm)
+    assert ("--with-ft ulfm" in script(env, cwd=tmp_path).stdout) == asked
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,10 @@ SERVER = ["update=server", "topology.servers=1"]
         (["acting=central", "acting.minimum=1", "acting.reuse_forward=true"], ["reuse_forward", "minimum=all"]),
         (["acting=central", "acting.reuse_forward=true", "algorithm.surrogate=clipped"], ["reuse_forward", "clipped"]),
         ([*Q, "deterministic=true"], ["deterministic = True", "topology.actors_per_group=0"]),
+        (
+            ["algorithm.surrogate=clipped", "deterministic=true"],
+            ["deterministic = True", "algorithm.surrogate.kind = 'clipped'", "topology.actors_per_group=0"],
+        ),
         ([*Q, "acting=central", "algorithm.exploration=spread"], ["exploration.kind = 'spread'", "acting=local"]),
         (
             ["acting=central", "acting.minimum=1", "topology.actors_per_group=3", "algorithm.rollouts_per_batch=4"],

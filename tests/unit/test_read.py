@@ -12,7 +12,7 @@ import pytest
 from written_runs import STEPS, config_of, write_run
 
 from hpcddrl.logs.axes import timed, total
-from hpcddrl.logs.read import AXES, ORIGIN, find, only, read_runs
+from hpcddrl.logs.read import AXES, ORIGIN, RENAMED, find, only, read_runs
 from hpcddrl.logs.schema import COLUMNS
 from hpcddrl.settings import dump
 
@@ -93,6 +93,12 @@ def test_the_members_of_an_ensemble_stand_beside_the_group_that_hears_them(run):
     assert peers["member"].tolist() == [0, 1] * 10, "of whom it tells"
     assert peers["time"].tolist() == [t for t in range(1, 11) for _ in range(2)], "by version, two rows each"
     assert read(run).columns["peers/member"] == COLUMNS["peers/group"]
+
+
+def test_no_column_of_a_file_is_lost_to_those_that_reading_adds():
+    for column in COLUMNS:
+        table, *_, name = column.split("/")
+        assert RENAMED.get((table, name), name) not in {*ORIGIN, *AXES} - {"time"}, column
 
 
 def test_a_table_that_began_late_is_placed_by_its_last_rows():

@@ -40,6 +40,7 @@ def state_of(config, place, number):
     if place.role == "learner":
         state["optimizer"] = {"parameters": torch.full((3,), float(group)), "optimizer": {}, "frames": 10.0 * number}
         state["weights"] = {"version": 100 + group, "frames": 1000.0}
+        state["peers"] = {"known": group}
         state["compression"] = {"of": "student", "version": 90 + group}
     if place.role == "actor":
         state["environments"] = {"rewards": {"count": float(group)}, "running": 4}
@@ -183,11 +184,24 @@ def test_fewer_groups_share_the_frames_of_all_and_say_what_is_left_out(folder):
         assert state["optimizer"]["parameters"].tolist() == [float(rank // 2)] * 3
         assert state["weights"] == {"version": 100 + rank // 2, "frames": 2000.0}
         assert state["optimizer"]["frames"] == 2000.0
+        assert "peers" not in state, "they are others now"
     assert found[1].saved["environments"] == {"rewards": {"count": 0.0}, "running": 0}
     assert [f.saved["counters"]["predictions"] for f in found] == [300.0] * 4
     said = "\n".join(found[0].lines)
     assert "8 ranks in 4 groups then, 4 in 2 now" in said
     assert "weights and optimizers of groups 2, 3 stay in the checkpoint" in said
+
+
+@pytest.mark.parametrize(("actors", "learners"), [(3, 1), (1, 3)])
+def test_the_same_groups_of_other_sizes_still_know_each_other(folder, actors, learners):
+    four = override(ENSEMBLE, ["topology.groups=4"])
+    save(folder, four, 3, 8)
+    counts = [f"topology.actors_per_group={actors}", f"topology.learners_per_group={learners}"]
+    for rank in range(16):
+        found = resumed(folder, override(four, counts), 16, rank)
+        assert any("redistributed" in line for line in found.lines)
+        learns = rank % 4 < learners
+        assert found.saved.get("peers") == ({"known": rank // 4} if learns else None)
 
 
 def test_more_groups_begin_as_copies(folder):
