@@ -64,15 +64,15 @@ class AsTheyAre:
 
 
 class Following:
-    """Weights that are packed as another packing does it, with a copy for who computes on another device.
+    """Weights that are packed as another packing does it, and copied for who acts or compresses with a copy.
 
     Args:
         packing: of the weights.
-        values: [P] f32, the copy: of what acts on another device than learns, or of what is compressed on cores.
+        copy: takes them, [P] f32: into the format that what acts computes in, or to another device.
     """
 
-    def __init__(self, packing: Packing, values: torch.Tensor) -> None:
-        self._packing, self._values, self.nbytes = packing, values, packing.nbytes
+    def __init__(self, packing: Packing, copy: Callable[[torch.Tensor], object]) -> None:
+        self._packing, self._copy, self.nbytes = packing, copy, packing.nbytes
 
     def see(self, batch: Batch | Transitions) -> None:
         """See `Packing`."""
@@ -80,7 +80,7 @@ class Following:
 
     def renew(self, weights: Weights) -> int:
         """See `Packing`."""
-        self._values.copy_(weights.flat)
+        self._copy(weights.flat)
         return self._packing.renew(weights)
 
     def pack(self) -> Array:

@@ -63,7 +63,14 @@ from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
 from hpcddrl.runtime.late import Late, late_of
 from hpcddrl.runtime.memory import rollouts_bytes
-from hpcddrl.runtime.parts import algorithm_for, columns_per_batch, most_rollouts, rollouts_per_batch, samples_per_batch
+from hpcddrl.runtime.parts import (
+    algorithm_for,
+    columns_per_batch,
+    learns_from_what_acted,
+    most_rollouts,
+    rollouts_per_batch,
+    samples_per_batch,
+)
 from hpcddrl.runtime.rank import (
     Rank,
     acting,
@@ -291,7 +298,7 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source
         return sources.RemoteReplay(
             rank.comms.world, rank.replays, rank.spec, size, publisher.serve, control, rank.traffic, device
         )
-    keeps = isinstance(config.acting, CentralActing) and config.acting.reuse_forward
+    keeps = learns_from_what_acted(config)
     act = rank.remember("policy", acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps))
     feed = _feed(rank, act, publisher)
     if isinstance(config.experience, Replay):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ from hpcddrl.roles.compressing import Compressing, Recent
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.publishing import AsTheyAre, Following, Packing
 from hpcddrl.roles.rollouts import Batcher, Collector
-from hpcddrl.runtime.parts import answered_at_once, blueprint_of, states_of
+from hpcddrl.runtime.parts import answered_at_once, blueprint_of, learns_from_what_acted, states_of
 from hpcddrl.runtime.rank import Rank, acting, env_seeds, game_of, network_of, with_precision
 from hpcddrl.settings import group_config
 from hpcddrl.types import Answer, Array
@@ -77,12 +78,16 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
     config, compression, devices, here = rank.config, rank.config.compression, rank.devices, acts_here(rank)
     if isinstance(compression, Uncompressed):
         whole = AsTheyAre(values)
-        if here and devices.inference != devices.learner:
-            copied, follows = _copy_on(rank, group, values, devices.inference)
-            return Standing(Following(whole, follows), answering_on(in_shares(copied, rank.shares), devices.inference))
-        return Standing(whole, answering_on(in_shares(network, rank.shares), devices.learner))
+        if not here or learns_from_what_acted(config):
+            return Standing(whole, answering_on(in_shares(network, rank.shares), devices.learner))
+        acts = _held(rank, group, devices.inference)
+        return Standing(
+            Following(whole, partial(fill, acts)), answering_on(in_shares(acts, rank.shares), devices.inference)
+        )
+    followed = None
     if devices.learner != CPU:  # what is compressed is compressed on cores
-        network, values = _copy_on(rank, group, values, CPU)
+        network = _on(rank, group, CPU)
+        values = followed = flatten(network).values.copy_(values)
     blueprint = blueprint_of(config, rank.spec, config.seed * 1000 + group)
     compressor = (
         make_fallback(compression, blueprint)
@@ -102,7 +107,7 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
         rank.lines.append(f"compression {name}: {_counted(compressor, blueprint)}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
-    return Standing(packing if devices.learner == CPU else Following(packing, values), compressor.stand_in)
+    return Standing(packing if followed is None else Following(packing, followed.copy_), compressor.stand_in)
 
 
 def _counted(compressor: Compressor, blueprint: Blueprint) -> str:
@@ -115,11 +120,17 @@ def _counted(compressor: Compressor, blueprint: Blueprint) -> str:
     )
 
 
-def _copy_on(rank: Rank, group: int, values: torch.Tensor, device: torch.device) -> tuple[AnyNetwork, torch.Tensor]:
-    """Return the network of a group on another device than its ``values`` [P], and the vector of its own."""
-    copied = network_of(rank, group).to(device)
-    with_precision(rank, copied, answered_at_once(rank.config, len(rank.actors)), trains=False)
-    return copied, flatten(copied).values.copy_(values)
+def _held(rank: Rank, group: int, device: torch.device) -> AnyNetwork:
+    """Return what acts on a device: a group's network in the format that it computes in, so that nothing is cast."""
+    network = _on(rank, group, device)
+    return held(network, network.precision)
+
+
+def _on(rank: Rank, group: int, device: torch.device) -> AnyNetwork:
+    """Return the network that a group starts with, on a device, computing as is fastest there for what acts."""
+    network = network_of(rank, group).to(device)
+    with_precision(rank, network, answered_at_once(rank.config, len(rank.actors)), trains=False)
+    return network
 
 
 def remember(rank: Rank, packing: Compressing) -> None:
@@ -144,12 +155,10 @@ def acts_here(rank: Rank) -> bool:
 
 def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
     """Return what answers observations on an actor, how many bytes it arrives in, and what takes them."""
-    config, num_envs, group = rank.config, rank.config.env.num_envs, rank.place.group
+    config, group = rank.config, rank.place.group
     if isinstance(config.compression, Uncompressed):
         assert group is not None, "an actor has one"
-        learned = network_of(rank, group)
-        with_precision(rank, learned, num_envs, trains=False)
-        network = held(learned, learned.precision)
+        network = _held(rank, group, CPU)
 
         def take(data: Array) -> None:
             fill(network, torch.from_numpy(data.view(np.float32)))

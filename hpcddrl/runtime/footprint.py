@@ -34,7 +34,13 @@ from hpcddrl.config.compression import Auto, Candidate, Whole, candidates_of
 from hpcddrl.networks.flat import flatten, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.runtime.memory import replay_bytes_of
-from hpcddrl.runtime.parts import blueprint_of, most_rollouts, samples_per_batch, states_of
+from hpcddrl.runtime.parts import (
+    blueprint_of,
+    learns_from_what_acted,
+    most_rollouts,
+    samples_per_batch,
+    states_of,
+)
 from hpcddrl.runtime.plan import FLOAT, Flow, Job
 from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.teacher import teacher_network
@@ -137,6 +143,12 @@ def _backups(job: Job) -> int:
     return job.by_group(Role.LEARNER).size if compensates else 0
 
 
+def _acts_with_a_copy(job: Job) -> bool:
+    config = job.config
+    here = isinstance(config.acting, CentralActing) or not job.actors
+    return here and isinstance(config.compression, Uncompressed) and not learns_from_what_acted(config)
+
+
 def _learner(job: Job) -> list[Part]:
     config, spec, weights = job.config, job.spec, FLOAT * job.parameters
     learns_here = not isinstance(config.update, ParameterServer)
@@ -144,6 +156,7 @@ def _learner(job: Job) -> list[Part]:
     rollout = rollout_layout(spec, config.algorithm.unroll_length, config.env.num_envs).nbytes
     return [
         Part("network: weights and gradients", weights, 2),
+        Part("network that acts", weights, _acts_with_a_copy(job)),
         Part("optimizer's vectors", weights, learns_here * optimizer_vectors(config.optimization.method)),
         Part("target network", weights, 2 * isinstance(config.algorithm, QLearning)),
         Part("peers' weights", FLOAT * max(job.sizes), job.peers),

@@ -78,6 +78,11 @@ def answered_at_once(config: Config, actors: int) -> int:
     return config.env.num_envs * together
 
 
+def learns_from_what_acted(config: Config) -> bool:
+    """Say whether the passes that act are those that are learned from, so that the learned network itself acts."""
+    return isinstance(config.acting, CentralActing) and config.acting.reuse_forward
+
+
 def blueprint_of(config: Config, spec: EnvSpec, seed: int) -> Blueprint:
     """Return what a compressor must know of the network that is learned."""
     return Blueprint(config.network, config.algorithm, spec, seed, config.precision)

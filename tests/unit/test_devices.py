@@ -139,7 +139,7 @@ def test_on_cores_nothing_moves():
 
 def test_a_copy_follows_with_each_version():
     learned, copied = torch.zeros(4), torch.ones(4)
-    following = Following(AsTheyAre(learned), copied)
+    following = Following(AsTheyAre(learned), copied.copy_)
     learned += 2
     assert following.renew(Weights(3, learned)) == 3
     assert torch.equal(copied, learned)
