@@ -23,7 +23,13 @@ LOCKSTEP = settings(acting__minimum="all", algorithm__rollouts_per_batch=1)  # n
 INLINE = settings(topology__replays_per_group=0, topology__actors_per_group=0)
 EVERY = settings(compression__distillation__trigger="every")
 OFTEN = settings(coupling__exchange_every=3)
-UNTOLD = settings(stages__detector="none", stages__middle="none", stages__early__ends="frames", env__frame_stack=2)
+STAGES = settings(
+    stages__detector="by_frames",
+    stages__detector__middle_from=500,
+    stages__early__ends="frames",
+    stages__late="none",  # workers that are apart for a while come back in the order that the clock says
+    env__frame_stack=2,
+)
 MORE = {  # what a recipe needs to be deterministic, and to learn within some thousand frames
     "group_ensemble": OFTEN,
     "ensemble_hetero": [*OFTEN, *settings(topology__actors_per_group=0)],
@@ -38,7 +44,7 @@ MORE = {  # what a recipe needs to be deterministic, and to learn within some th
     "nnc_ga3c": [*LOCKSTEP, *EVERY],
     "nnc_impala": EVERY,
     "nnc_apex": [*SOON, *INLINE, *EVERY],
-    "staged": UNTOLD,
+    "staged": STAGES,
 }
 
 
