@@ -26,9 +26,10 @@ def shares(measured: Sequence[Measured], role: str) -> dict[Phase, Array]:
 
 
 def phases(measured: Sequence[Measured], role: str) -> str:
-    """Write the shares of a role's phases, with their range over its ranks."""
+    """Write the shares of a role's phases, with their range over its ranks; nothing if it has none."""
     texts = []
-    for phase, share in shares(measured, role).items():
+    found = shares(measured, role) if any(m.role == role for m in measured) else {}
+    for phase, share in found.items():
         if share.mean() >= LEAST:
             ranged = f" ({share.min():.0%}–{share.max():.0%})" if len(share) > 1 else ""
             texts.append(f"{phase} {share.mean():.0%}{ranged}")

@@ -20,6 +20,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from benchmarks.flow import committed, parser_for
 from benchmarks.page import Page, Table, fill, measured_run
 from benchmarks.parts import PARTS, bound, on_cores
@@ -37,17 +39,24 @@ others the cores that other processes kept busy meanwhile. The commands are in t
 
 
 def against_bound(key: Row) -> Row:
-    """Measure the parts alone and the job beside them."""
+    """Measure the parts alone, before the job and after it, and the job beside them."""
     ranks = int(key["ranks"])
-    parts = {part: on_cores(part, key["env"], key["torso"], key["precision"], ranks, ALONE_S) for part in PARTS}
-    settings = {"network.torso": key["torso"], "precision": key["precision"]}
+    settings = {"network.torso": key["torso"], "precision": key["precision"], "topology.split": key["split"]}
+    before = _alone(key)
     measured, around = run_impala(ranks, key["env"], int(key["seconds"]), settings)
+    parts = {part: (before[part] + rate) / 2 for part, rate in _alone(key).items()}
     trained, most = rate(measured, "trained"), bound(parts)
     row = {f"{part}_per_s": f"{rate:.0f}" for part, rate in parts.items()}
     row |= {"bound": f"{most:.0f}", "trained_per_s": f"{trained:.0f}", "of_bound": f"{trained / most:.2f}"}
-    (learner,) = [m for m in measured if m.role == "learner"]
-    roles = {role: phases(measured, role) for role in ("learner", "actor")}
-    return row | {"lag": f"{learner.lag:.1f}"} | roles | around
+    learners = [m for m in measured if m.role == "learner"]
+    row |= {"learners": str(len(learners)), "lag": f"{np.mean([m.lag for m in learners]):.1f}"}
+    return row | {role: phases(measured, role) for role in ("learner", "actor")} | around
+
+
+def _alone(key: Row) -> dict[str, float]:
+    """Return the samples/s of each part on as many cores as the job has ranks."""
+    ranks = int(key["ranks"])
+    return {part: on_cores(part, key["env"], key["torso"], key["precision"], ranks, ALONE_S) for part in PARTS}
 
 
 def by_actors(key: Row) -> Row:
@@ -78,9 +87,14 @@ COMMON = ("code", "machine", "env", "seconds")
 TABLES = (
     Table(
         "throughput",
-        (*COMMON, "torso", "precision", "ranks"),
-        (*(f"{part}_per_s" for part in PARTS), "bound", "trained_per_s", "of_bound", "lag", "learner", "actor"),
-        "## Beside the bound\n\nTrained env steps per second; env, infer and train are the parts alone, on all cores.",
+        (*COMMON, "torso", "precision", "ranks", "split"),
+        (
+            *(f"{part}_per_s" for part in PARTS),
+            *("bound", "trained_per_s", "of_bound", "learners", "lag", "learner", "actor"),
+        ),
+        "## Beside the bound\n\nTrained env steps per second; env, infer and train are the parts alone, on all cores, "
+        "before and after\nthe job (the mean). Split: one learner and its actors (given), or as the job times them "
+        "(auto).",
         against_bound,
     ),
     Table(
@@ -118,6 +132,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--torso", nargs="*", default=["nature", "nips"], help="networks (default: nature nips)")
     parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
     parser.add_argument("--device", nargs="*", default=_devices(), help="cpu cuda (default: both, if there is a GPU)")
+    parser.add_argument("--split", nargs="*", default=["auto", "given"], help="of ranks (default: auto given)")
     parser.add_argument("--width", default="0.25", help="of the network in the table by actors (default: 0.25)")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--ranks", type=int, default=cores, help="default: one a core")
@@ -132,9 +147,10 @@ def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
     common = {"code": code, "machine": machine(), "env": given.env, "seconds": str(given.seconds)}
     bounds, actors, devices = TABLES
     found = [
-        (bounds, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks)})
+        (bounds, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks), "split": split})
         for torso in given.torso
         for precision in given.precision
+        for split in given.split
     ]
     found += [(actors, common | {"width": given.width, "actors": str(n)}) for n in range(1, given.ranks)]
     return found + [
@@ -155,7 +171,9 @@ def _devices() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and write it down."""
     given = options(arguments)
-    return fill(PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "width", "actors", "device"))
+    return fill(
+        PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "split", "width", "actors", "device")
+    )
 
 
 if __name__ == "__main__":

@@ -59,10 +59,11 @@ def plan(
     from hpcddrl.runtime.footprint import footprint
     from hpcddrl.runtime.pace import measure, natural, one_thread
     from hpcddrl.runtime.plan import flows, job_of
+    from hpcddrl.runtime.split import with_split
 
     base = resident_bytes()
     with one_thread():
-        config = fitted(config, ranks)
+        config = fitted(with_split(config, ranks), ranks)
         job = job_of(config, checked(config))
         if len(job.kinds) > 1 and steps_per_s is None:
             raise ValueError("group_settings: groups differ, and so does their pace; give one with --steps-per-s")

@@ -58,6 +58,9 @@ class Topology:
     """Ranks that hold a share of the group's replay each; 0 with a replay: every learner holds its own."""
     servers: Count = 0
     """Ranks that hold a shard of the weights each, for all groups."""
+    split: Literal["given", "auto"] = "given"
+    """auto: learners and actors of a group are not as given above, but as is fastest by what learning and acting take
+    where the job starts; if that is so, all learn from environments of their own, and average."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

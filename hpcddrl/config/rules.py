@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def rules(config: Config) -> Rules:
     """Yield every rule: whether it is broken, and the complaint."""
     yield from _layout(config)
+    yield from _split(config)
     yield from _groups(config)
     yield from _updates(config)
     yield from acting_rules(config)
@@ -51,6 +52,28 @@ def _layout(config: Config) -> Rules:
         several and config.acting.kind == "central",
         f"acting.kind = 'central' with topology.learners_per_group = {topology.learners_per_group}: use one learner "
         "a group",
+    )
+
+
+def _split(config: Config) -> Rules:
+    topology, update, experience = config.topology, config.update, config.experience
+    if topology.split == "given":
+        return
+    yield (
+        update.kind != "allreduce" or config.acting.kind == "central" or isinstance(experience, Replay),
+        f"topology.split = 'auto' with update.kind = {update.kind!r}, acting.kind = {config.acting.kind!r} and "
+        f"experience.kind = {experience.kind!r}: any number of ranks must be able to learn, from rollouts of actors or "
+        "of their own; set update=allreduce, acting=local and experience=fresh, or topology.split=given",
+    )
+    yield (
+        len(config.group_settings) > 0,
+        "topology.split = 'auto' with group_settings: groups that differ would be split differently; set "
+        "topology.split=given",
+    )
+    yield (
+        config.deterministic,
+        "deterministic = True with topology.split = 'auto': what is fastest is told by the clock; set "
+        "topology.split=given",
     )
 
 

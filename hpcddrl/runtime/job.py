@@ -41,6 +41,7 @@ from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.restoring import Resumed, refitted
 from hpcddrl.runtime.restoring import resume as restore
+from hpcddrl.runtime.split import with_split
 from hpcddrl.runtime.stages import exact_stage, watch_of
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.runtime.tracing import Trace
@@ -62,7 +63,8 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     world = MPI.COMM_WORLD
     signals = Signals()
     abort_on_exception(world.rank, None)
-    config, spec = agree(world, lambda: _checked(config, world.size, resume))
+    given = world.bcast(agree(world, lambda: with_split(config, world.size) if world.rank == 0 else config))
+    config, spec = agree(world, lambda: _checked(given, world.size, resume))
     places = place(config.topology)
     me = places[world.rank]
     abort_on_exception(world.rank, me)

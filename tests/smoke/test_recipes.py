@@ -65,7 +65,7 @@ CASES = [
     Case("elf", 3),
     Case("paac", 4, options=given(acting__reuse_forward="true")),
     Case("ppo", 2),
-    Case("impala", 2, "Pendulum-v1"),
+    Case("impala", 2, "Pendulum-v1", given(topology__split="auto")),
     Case("nnc_ga3c", 2, options=given(compression__distillation__beside="true")),
     Case("nnc_impala", 2, options=given(compression__format="int8", env__num_envs=8)),
     Case("nnc_apex", 3, options=SOON),

@@ -340,6 +340,8 @@ SERVER = ["update=server", "topology.servers=1"]
             ],
             ["stages.late.topology = 'ring' with topology.groups = 2", "stages.late.topology=all_to_all"],
         ),
+        (["topology.split=auto", "deterministic=true"], ["topology.split = 'auto'", "topology.split=given"]),
+        (["topology.split=auto", "update=local"], ["topology.split = 'auto'", "update.kind = 'local'"]),
         (
             ["deterministic=true", "stages.detector=detected"],
             ["deterministic = True", "stages.detector.kind", "by_frames"],
