@@ -74,6 +74,7 @@ class Job:
         command = [_mpirun(), *tolerance, "-n", str(ranks), sys.executable, *map(str, arguments)]
         self._command, self._ranks, self._limit_s = shlex.join(command), ranks, limit_s
         self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 (see __exit__)
+        self._scratch = tempfile.mkdtemp(prefix="mpi-")  # what a killed launcher leaves fails a later one of its pid
         self._start = time.monotonic()
         self.process = subprocess.Popen(
             command,
@@ -81,7 +82,7 @@ class Job:
             stdout=self._stdout,
             stderr=self._stderr,
             cwd=cwd,
-            env=_environment() | environment,
+            env=_environment() | {"TMPDIR": self._scratch} | environment,
             start_new_session=True,  # so that its process group has its own pid as id
         )
 
@@ -92,6 +93,7 @@ class Job:
         self.kill()
         self._stdout.close()
         self._stderr.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def finish(self) -> Finished:
         """Wait until it has ended by itself; at its limit, kill it and fail the test."""
