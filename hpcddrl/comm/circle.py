@@ -39,6 +39,11 @@ class Circle:
         return self._comm.size
 
     @property
+    def comm(self) -> MPI.Comm:
+        """Return that of those who are left, for what all take part in while others may do something else."""
+        return self._comm
+
+    @property
     def survives(self) -> bool:
         """Say whether a death does not end the job."""
         return self._world is not None and self._world.survives

@@ -23,6 +23,8 @@ class AllReduce:
 
     kind: Literal["allreduce"] = "allreduce"
     backend: Literal["horovod", "mpi"] = "horovod"
+    overlap: bool = False
+    """Average each gradient while the next is made, and apply it one update later (Li et al. 2018, Pipe-SGD)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

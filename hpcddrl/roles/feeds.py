@@ -48,19 +48,32 @@ class Feed(Protocol):
 
 
 class Inline:
-    """The learner steps its own environments: no data is older than its weights."""
+    """The learner steps its own environments: no data is older than its weights.
+
+    Args:
+        collector: steps them.
+        layout: of a rollout.
+        control: of this rank.
+        meanwhile: called before each step.
+    """
 
     sources = 1
 
-    def __init__(self, collector: Collector, layout: Layout[Rollout], control: Control) -> None:
-        self._collector, self._control = collector, control
+    def __init__(
+        self,
+        collector: Collector,
+        layout: Layout[Rollout],
+        control: Control,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._collector, self._control, self._meanwhile = collector, control, meanwhile
         _, self._rollout = layout.allocate()
 
     def take(self, version: int, wait: bool = True) -> list[Arrived]:
         """See `Feed`."""
         if not wait:
             return []
-        self._collector.collect(self._rollout, version, before_step=lambda t: self._control.tick())
+        self._collector.collect(self._rollout, version, before_step=self._before_step)
         self._control.counters.produced += transitions(self._rollout)
         return [Arrived(0, self._rollout)]
 
@@ -70,6 +83,10 @@ class Inline:
     def end(self) -> Ending:
         """See `Feed`: nobody else sends."""
         return Ending()
+
+    def _before_step(self, step: int) -> None:
+        self._control.tick()
+        self._meanwhile()
 
 
 class Queue:

@@ -1,4 +1,4 @@
-"""Where gradients become weights: on the learner, or averaged over its group's (at a server: `roles.shards`)."""
+"""Where gradients become weights: on the learner itself (averaged: `roles.reducing`; at a server: `roles.shards`)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hpcddrl.comm.allreduce import Averaging
 from hpcddrl.comm.channel import Ending
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.networks.device import HostSide
-from hpcddrl.types import Metrics, RunError, Stage, State, Tuning, Weights
+from hpcddrl.types import Metrics, RunError, State, Tuning, Weights
 
 
 class Update(Protocol):
@@ -194,93 +192,3 @@ class LocalUpdate:
 
     def close(self) -> None:
         """See `Update`: nothing is held."""
-
-
-class ThroughHost:
-    """Averages a GPU's vector in pinned host memory, by an averaging that does not read from GPUs.
-
-    Args:
-        averaging: over the learners.
-    """
-
-    def __init__(self, averaging: Averaging) -> None:
-        self._averaging, self._host = averaging, HostSide()
-        self.name, self.on_gpus = f"{averaging.name} in host memory", True
-
-    @property
-    def size(self) -> int:
-        """See `Averaging`."""
-        return self._averaging.size
-
-    def average(self, vector: Tensor) -> None:
-        """See `Averaging`. Collective over ``learners``."""
-        self._averaging.average(self._host.fetch(vector))
-        self._host.store(vector)
-
-    def close(self) -> None:
-        """See `Averaging`."""
-        self._averaging.close()
-
-
-class AllReduceUpdate:
-    """Average over the group's learners, then the same step on each: their weights stay bit-identical.
-
-    The frames of all, the wish to stop and the first learner's stage ride behind the gradient, so that all learners
-    have the same learning rate, and enter a stage and end after the same update.
-
-    Args:
-        averaging: over the learners.
-        learners: how many there are.
-        step: of this one's optimizer.
-        optimization: clipping.
-        timing: of this rank.
-        leads: this is the first of them.
-    """
-
-    refused = False
-
-    def __init__(
-        self,
-        averaging: Averaging,
-        step: OptimizerStep,
-        optimization: Optimization,
-        timing: Timing,
-        *,
-        leads: bool,
-    ) -> None:
-        self._averaging, self._step, self._timing, self._leads = averaging, step, timing, leads
-        self._local = LocalUpdate(step, optimization, timing)
-
-    @property
-    def metrics(self) -> Metrics:
-        """See `Update`."""
-        return self._local.metrics
-
-    def __call__(
-        self, weights: Weights, gradient: Tensor, frames: int, samples: int, loss: float, stop: bool
-    ) -> Weights:
-        """See `Update`. Collective over ``learners``."""
-        with self._timing(Phase.REDUCE):
-            gradient[-3] = float(weights.stage) if self._leads else 0.0
-            gradient[-2], gradient[-1] = frames, float(stop)
-            self._averaging.average(gradient)
-        self._step.learners = self._averaging.size
-        stage, all_frames = (round(float(number) * self._averaging.size) for number in gradient[-3:-1])
-        weights = weights.entering(Stage(stage), weights.version + 1)
-        return self._local(weights, gradient, all_frames, samples, loss, bool(gradient[-1] > 0))
-
-    def first(self, weights: Weights) -> Weights:
-        """See `Update`: all learners have the same at hand."""
-        return weights
-
-    def optimizer_state(self) -> dict[str, Any]:
-        """See `Update`."""
-        return self._local.optimizer_state()
-
-    def end(self) -> Ending:
-        """See `Update`: no message is ever on its way between two updates."""
-        return Ending()
-
-    def close(self) -> None:
-        """See `Update`."""
-        self._averaging.close()

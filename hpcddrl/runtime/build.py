@@ -57,7 +57,8 @@ from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.shards import ServerUpdate
-from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, ThroughHost, Update
+from hpcddrl.roles.reducing import AllReduceUpdate, AtOnce, Pipelined, Reduction, ThroughHost
+from hpcddrl.roles.updates import LocalUpdate, OptimizerStep, Update
 from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
@@ -237,7 +238,8 @@ def _learner(rank: Rank) -> Callable[[], None]:
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))
     weights = _start(rank, flat.values, step)
     late = late_of(rank, group, network, flat.values)
-    update = _update(rank, step, parameters, late)
+    reduction = _reduction(rank)
+    update = _update(rank, step, parameters, late, reduction)
     packing, answer = standing(rank, group, network, flat.values)
     publisher: Publishing = AtHand(packing)
     if not acts_here(rank):
@@ -252,7 +254,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         algorithm,
         pretext,
         flat.buffer,
-        _source(rank, answer, publisher),
+        _source(rank, answer, publisher, reduction),
         update,
         publisher,
         peers,
@@ -266,8 +268,10 @@ def _learner(rank: Rank) -> Callable[[], None]:
     return lambda: learner.run(weights)
 
 
-def _update(rank: Rank, step: OptimizerStep | None, parameters: int, late: Late | None) -> Update:
-    config, timing, learners = rank.config, rank.control.timing, rank.learners
+def _update(
+    rank: Rank, step: OptimizerStep | None, parameters: int, late: Late | None, reduction: Reduction | None
+) -> Update:
+    config, timing = rank.config, rank.control.timing
     if isinstance(config.update, ParameterServer):
         servers, server = ranks_of(rank.places, Role.SERVER), config.update
         most = None if server.mode == "synchronous" else config.optimization.max_gradient_norm  # clipped when averaged
@@ -276,13 +280,22 @@ def _update(rank: Rank, step: OptimizerStep | None, parameters: int, late: Late 
         made = ServerUpdate(rank.comms.world, servers, parameters, most, asks, tick, timing, rank.traffic)
         return made if late is None else late.update(rank, made)
     assert step is not None
-    if isinstance(config.update, AllReduce) and len(learners) > 1:
-        assert rank.circle is not None, "a learner has one"
-        backend = _reducing(rank, averaging(config.update.backend, rank.circle))
-        ranks = ", ".join(map(str, learners))
-        rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}")
-        return AllReduceUpdate(backend, step, config.optimization, timing, leads=rank.place.number == 0)
-    return LocalUpdate(step, config.optimization, timing)
+    if reduction is None:
+        return LocalUpdate(step, config.optimization, timing)
+    return AllReduceUpdate(reduction, step, config.optimization, timing, leads=rank.place.number == 0)
+
+
+def _reduction(rank: Rank) -> Reduction | None:
+    """Make what averages the gradients of a group's learners, if they are several."""
+    update, learners = rank.config.update, rank.learners
+    if not isinstance(update, AllReduce) or len(learners) == 1:
+        return None
+    assert rank.circle is not None, "a learner has one"
+    backend = _reducing(rank, averaging(update.backend, rank.circle))
+    when = " while the next gradient is made" if update.overlap else ""
+    ranks = ", ".join(map(str, learners))
+    rank.lines.append(f"{backend.name} averages over ranks {ranks} of group {rank.place.group}{when}")
+    return rank.remember("reduction", Pipelined(backend)) if update.overlap else AtOnce(backend)
 
 
 def _reducing(rank: Rank, averaging: Averaging) -> Averaging:
@@ -291,7 +304,7 @@ def _reducing(rank: Rank, averaging: Averaging) -> Averaging:
     return averaging if rank.devices.learner == CPU or where_they_are else ThroughHost(averaging)
 
 
-def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source:
+def _source(rank: Rank, answer: Answer, publisher: Publishing, reduction: Reduction | None) -> sources.Source:
     config, control, num_envs, device = rank.config, rank.control, rank.config.env.num_envs, rank.devices.learner
     if isinstance(config.experience, Replay) and rank.replays:
         size = config.experience.batch_size
@@ -300,7 +313,7 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing) -> sources.Source
         )
     keeps = learns_from_what_acted(config)
     act = rank.remember("policy", acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps))
-    feed = _feed(rank, act, publisher)
+    feed = _feed(rank, act, publisher, reduction)
     if isinstance(config.experience, Replay):
         memory = _memory(rank, feed.sources, config.experience)
         made = sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control, device)
@@ -335,12 +348,13 @@ def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, confi
     return made
 
 
-def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing) -> Feed:
+def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing, reduction: Reduction | None) -> Feed:
     config, control, world, actors = rank.config, rank.control, rank.comms.world, rank.actors
     layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
     rollouts = rollouts_per_batch(config, len(actors))
     if not actors:
-        return Inline(_collector(rank, act), layout, control)
+        meanwhile = () if reduction is None else (reduction.advance,)
+        return Inline(_collector(rank, act), layout, control, *meanwhile)
     match config.acting:
         case CentralActing(minimum=wanted):
             minimum = len(actors) if wanted == "all" else min(wanted, len(actors))

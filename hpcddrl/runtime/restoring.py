@@ -39,7 +39,7 @@ SAME = (  # what a checkpoint can only go on with
     "stages.early.task",
     "group_settings",
 )
-GOES_ON = ("optimizer", "algorithm", "compression")  # of a group, on another layout
+GOES_ON = ("optimizer", "reduction", "algorithm", "compression")  # of a group, on another layout
 KNOWN = ("peers",)  # of the other groups, where these are the same
 
 

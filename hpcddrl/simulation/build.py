@@ -6,7 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpcddrl.comm.placement import Role, dealt
-from hpcddrl.config import ActorCritic, CentralActing, ClippedSurrogate, Config, Ensemble, ParameterServer, Replay
+from hpcddrl.config import (
+    ActorCritic,
+    AllReduce,
+    CentralActing,
+    ClippedSurrogate,
+    Config,
+    Ensemble,
+    ParameterServer,
+    Replay,
+)
 from hpcddrl.simulation.actors import Inbox, Publisher, actor, remote_actor
 from hpcddrl.simulation.cost import Machine, Work
 from hpcddrl.simulation.feeds import Central, Feed, Inline, Queue
@@ -111,8 +120,9 @@ class Group:
         reduction = Meeting(len(self.learners), ring_s) if several and not self._servers.ranks else None
         telling = Meeting(len(self.learners), self._telling_s()) if several and self._peers else None
         sources = self._sources()
+        overlap = isinstance(self._config.update, AllReduce) and self._config.update.overlap
         for number, rank in enumerate(self.learners):
-            update = self._servers.update(rank) if self._servers.ranks else LocalUpdate(rank, reduction)
+            update = self._servers.update(rank) if self._servers.ranks else LocalUpdate(rank, reduction, overlap)
             publish, tell = self._publishers[number].serve, self._exchange(number, telling)
             loop = Learner(rank, sources[number], self._scenario.rollouts, update, publish, tell)
             self._world.clock.process(loop.run())

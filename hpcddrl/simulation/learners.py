@@ -22,15 +22,27 @@ class Update(Protocol):
 
 
 class LocalUpdate:
-    """The learner's own optimizer, after the learners of its group have met if they are several."""
+    """The learner's own optimizer, after the learners of its group have met if they are several.
 
-    def __init__(self, rank: Rank, meeting: Meeting | None) -> None:
-        self._rank, self._meeting, self.version = rank, meeting, 0
+    Args:
+        rank: the learner.
+        meeting: of the group's learners, if they are several.
+        overlap: what is awaited is the meeting of the update before.
+    """
+
+    def __init__(self, rank: Rank, meeting: Meeting | None, overlap: bool) -> None:
+        self._rank, self._meeting, self._overlap, self.version = rank, meeting, overlap, 0
+        self._before: int | None = None  # the meeting of the update before
 
     def make(self) -> Run:
         """See `Update`."""
         if self._meeting is not None:
-            yield from self._meeting.join(self._rank)
+            if self._overlap:
+                if self._before is not None:
+                    yield from self._meeting.leave(self._rank, self._before)
+                self._before = self._meeting.come(self._rank)
+            else:
+                yield from self._meeting.join(self._rank)
             yield from self._rank.spend(self._rank.work.reduce)
         yield from self._rank.spend(self._rank.work.update)
         self.version += 1

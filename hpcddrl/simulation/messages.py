@@ -86,12 +86,20 @@ class Meeting:
 
     def join(self, rank: Rank) -> Run:
         """Come, and wait for the end."""
+        yield from self.leave(rank, self.come(rank))
+        yield from rank.compute(self._takes_s)
+
+    def come(self, rank: Rank) -> int:
+        """Come, and wait for nothing; return which round it is."""
         mine = self._round
         self._here.append(rank)
         if len(self._here) == self._ranks:
             self._all_here()
+        return mine
+
+    def leave(self, rank: Rank, mine: int) -> Run:
+        """Wait until all have come to that round."""
         yield from rank.wait(lambda: self._round > mine, longest_s=1e-3)
-        yield from rank.compute(self._takes_s)
 
     def _all_here(self) -> None:
         here, self._here = self._here, []

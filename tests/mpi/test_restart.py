@@ -25,6 +25,11 @@ REPLAYED = {  # rollouts, from the first thousand frames on
     "network__torso": "auto",
 }
 INLINE = {"topology__replays_per_group": 0, "topology__actors_per_group": 0, "algorithm__target_every": 50}
+OVERLAPPED = {
+    "topology__learners_per_group": 2,
+    "topology__actors_per_group": 0,
+    "update__overlap": "true",
+}
 EVERY_THIRD = {
     "compression__distillation__trigger": "every",
     "compression__distillation__trigger__updates": 3,  # so that checkpoints find what acts standing still, and not
@@ -60,6 +65,7 @@ def account(out):
     ("recipe", "ranks", "env", "frames", "options"),
     [
         ("nnc_impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4, **EVERY_THIRD}),
+        ("impala", 2, CATCH, 6000, {"logging__checkpoint_updates": 4, **OVERLAPPED}),
         pytest.param("impala", 2, CATCH, 3000, {"logging__checkpoint_updates": 4}, marks=pytest.mark.slow),
         pytest.param(
             "nnc_ga3c",
@@ -92,7 +98,7 @@ def account(out):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["nnc_impala", "impala", "nnc_ga3c", "nnc_apex", "a3c", "staged", "apex", "group_ensemble"],
+    ids=["nnc_impala", "overlapped", "impala", "nnc_ga3c", "nnc_apex", "a3c", "staged", "apex", "group_ensemble"],
 )
 def test_a_run_that_goes_on_from_any_of_its_checkpoints_ends_with_the_same_weights(
     recipe, ranks, env, frames, options, tmp_path

@@ -12,7 +12,7 @@ from hpcddrl.comm.placement import place
 from hpcddrl.networks.device import CPU, HostSide, Rows, answering_on, batch_to, finished, host_room, on_host, to_device
 from hpcddrl.recipes import RECIPES
 from hpcddrl.roles.publishing import AsTheyAre, Following
-from hpcddrl.roles.updates import ThroughHost
+from hpcddrl.roles.reducing import ThroughHost
 from hpcddrl.runtime.checks import fitted
 from hpcddrl.runtime.devices import Devices, Seen, devices_of, wishes
 from hpcddrl.settings import override

@@ -106,6 +106,18 @@ def test_learners_that_reduce_wait_for_the_last(monkeypatch):
     assert outcome.updates_per_s == pytest.approx(1 / (1 + 1 / 2 + 1 / 3 + 1 / 4), rel=0.05)
 
 
+def test_learners_that_overlap_wait_for_the_update_before(monkeypatch):
+    """An update begins its average when its gradient is made and all have begun that of the update before."""
+    monkeypatch.setattr(model, "MOST", 2000)
+    work = {"learner": Work(gradient=exponential(1.0))}
+    settings = ["topology.learners_per_group=4", "topology.actors_per_group=0", "update.overlap=true"]
+    outcome = simulate(scenario("impala", 4, "algorithm.unroll_length=1", *settings, **work), seed=1)
+    came, updates = np.zeros(4), 20_000
+    for gradients in np.random.default_rng(0).exponential(size=(updates, 4)):
+        came = np.maximum(came + gradients, came.max())
+    assert outcome.updates_per_s == pytest.approx(updates / came.max(), rel=0.05)
+
+
 def test_in_lockstep_a_step_takes_the_environments_and_everyones_inference():
     work = {"actor": Work(env=Cost(1.0)), "learner": Work(act=Cost(0.1), gradient=Cost(2.0))}
     outcome = simulate(scenario("paac", 6, "algorithm.unroll_length=4", **work))

@@ -1,5 +1,6 @@
 """Learning-rate schedules, clipping, and where gradients become weights, without MPI."""
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,8 @@ from torch import nn
 from hpcddrl.comm.placement import slices
 from hpcddrl.config import AdaGrad, Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Phase, Timing
-from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep, clip, learning_rate
+from hpcddrl.roles.reducing import AllReduceUpdate, AtOnce, Pipelined
+from hpcddrl.roles.updates import LocalUpdate, OptimizerStep, clip, learning_rate
 from hpcddrl.types import RunError, Stage, Weights
 
 
@@ -183,11 +185,22 @@ class Others:
     name = "others"
 
     def __init__(self, *others):
-        self.others, self.closed = others, False
+        self.others, self.closed, self.begun = others, False, None
         self.size = 1 + len(others)
 
     def average(self, vector):
         torch.mean(torch.stack([vector, *self.others]), 0, out=vector)
+
+    def begin(self, vector):
+        assert self.begun is None, "one at a time"
+        self.begun = vector
+
+    def advance(self):
+        assert self.begun is not None
+
+    def finish(self):
+        self.average(self.begun)
+        self.begun = None
 
     def close(self):
         self.closed = True
@@ -198,7 +211,7 @@ TAIL = (123.0, 123.0, 123.0)  # to be written over
 
 def allreduced(own, *others, stop=False):
     weights, step, optimization = made(most=0.5)
-    update = AllReduceUpdate(Others(*others), step, optimization, Timing(), leads=True)
+    update = AllReduceUpdate(AtOnce(Others(*others)), step, optimization, Timing(), leads=True)
     return update(weights, own, frames=5, samples=5, loss=0.5, stop=stop), update
 
 
@@ -222,12 +235,15 @@ def test_allreduce_steps_as_one_learner_with_the_average_does():
     ("own", "other", "last"), [(False, 0.0, False), (True, 0.0, True), (False, 1.0, True), (True, 1.0, True)]
 )
 def test_allreduced_learners_stop_together_if_any_wants_to(own, other, last):
-    after, update = allreduced(torch.tensor([0.1, 0.1, *TAIL]), torch.tensor([0.1, 0.1, 0.0, 5.0, other]), stop=own)
+    weights, step, optimization = made(most=0.5)
+    others = Others(torch.tensor([0.1, 0.1, 0.0, 5.0, other]))
+    update = AllReduceUpdate(AtOnce(others), step, optimization, Timing(), leads=True)
+    after = update(weights, torch.tensor([0.1, 0.1, *TAIL]), frames=5, samples=5, loss=0.5, stop=own)
     assert after.last is last
     update.end()
-    assert not update._averaging.closed, "another leg may follow"
+    assert not others.closed, "another leg may follow"
     update.close()
-    assert update._averaging.closed
+    assert others.closed
 
 
 @pytest.mark.parametrize("leads", [True, False])
@@ -236,12 +252,75 @@ def test_allreduced_learners_enter_the_first_ones_stage_with_the_same_version(le
     weights, step, optimization = made()
     told, untold = weights._replace(version=6).entering(Stage.LATE, 7), weights._replace(version=6)
     others = torch.tensor([0.1, 0.1, 0.0 if leads else float(Stage.LATE), 5.0, 0.0])
-    update = AllReduceUpdate(Others(others), step, optimization, Timing(), leads=leads)
+    update = AllReduceUpdate(AtOnce(Others(others)), step, optimization, Timing(), leads=leads)
     after = update(told if leads else untold, torch.tensor([0.1, 0.1, *TAIL]), 5, 5, 0.5, stop=False)
     assert (after.version, after.stage, after.since) == (7, Stage.LATE, 7)
     again = torch.tensor([0.1, 0.1, *TAIL])
     after = update(after, again, 5, 5, 0.5, stop=False)
     assert (after.version, after.stage, after.since) == (8, Stage.LATE, 7), "it goes on"
+
+
+def gradients(count, own=1.0):
+    """Make so many different ones; the tail is written over."""
+    return [torch.tensor([own * (1 + n), 0.1 * n, *TAIL]) for n in range(count)]
+
+
+def pipelined(others, restored=None):
+    weights, step, optimization = made(most=0.5)
+    reduction = Pipelined(others)
+    if restored is not None:
+        step.restore(restored[0])
+        reduction.restore(restored[1])
+    update = AllReduceUpdate(reduction, step, optimization, Timing(), leads=True)
+    return update.first(weights), update, step, reduction
+
+
+def test_overlapped_learners_take_each_step_one_update_late():
+    """Li et al. 2018 (Pipe-SGD), Algorithm 1 with K = 2: w[t+1] = w[t] - step(mean gradient of t-1)."""
+    others = Others(torch.tensor([0.3, -0.1, 0.0, 7.0, 0.0]))
+    weights, update, _, reduction = pipelined(others)
+    expected, step, optimization = made(most=0.5)
+    alone, means = LocalUpdate(step, optimization, Timing()), []
+    for n, gradient in enumerate(gradients(6)):
+        means.append((gradient[:2] + others.others[0][:2]) / 2)
+        if n:
+            expected = alone(expected, means[n - 1].clone(), 12, 5, 0.5, stop=False)
+        weights = update(weights, gradient, frames=5, samples=5, loss=0.5, stop=False)
+        reduction.advance()
+        assert weights.version == 4 + n
+        assert weights.frames == 12 * n, "those of gradients in them"
+        assert torch.equal(weights.flat, expected.flat)
+    update.end()
+    assert others.begun is None, "nothing is on its way"
+    reduction.advance()
+
+
+def test_overlapped_learners_that_are_cut_take_the_same_steps():
+    other = torch.tensor([0.3, -0.1, 0.0, 7.0, 0.0])
+    uncut, update, *_ = pipelined(Others(other))
+    for gradient in gradients(6):
+        uncut = update(uncut, gradient, frames=5, samples=5, loss=0.5, stop=False)
+
+    weights, update, step, reduction = pipelined(Others(other))
+    for gradient in gradients(6)[:3]:
+        weights = update(weights, gradient, frames=5, samples=5, loss=0.5, stop=False)
+    update.end()
+    saved = copy.deepcopy((step.state(), reduction.state()))
+    _, update, step, _ = pipelined(Others(other), saved)
+    weights = update.first(weights._replace(flat=step.state()["parameters"]))
+    for gradient in gradients(6)[3:]:
+        weights = update(weights, gradient, frames=5, samples=5, loss=0.5, stop=False)
+    assert torch.equal(weights.flat, uncut.flat)
+    assert (weights.version, weights.frames) == (uncut.version, uncut.frames)
+
+
+def test_overlapped_learners_hear_of_a_stage_and_of_the_end_with_the_mean():
+    weights, update, *_ = pipelined(Others(torch.tensor([0.1, 0.1, 0.0, 5.0, 0.0])))
+    first, second = gradients(2)
+    weights = update(weights.entering(Stage.LATE, 4), first, frames=5, samples=5, loss=0.5, stop=True)
+    assert (weights.version, weights.stage, weights.last) == (4, Stage.EARLY, False), "the others do not know yet"
+    weights = update(weights, second, frames=5, samples=5, loss=0.5, stop=False)
+    assert (weights.version, weights.stage, weights.since, weights.last) == (5, Stage.LATE, 5, True)
 
 
 def test_a_rate_of_zero_changes_nothing():

@@ -13,7 +13,8 @@ from hpcddrl.comm.circle import Circle
 from hpcddrl.config import Adam, Optimization, RMSProp
 from hpcddrl.logs.timing import Timing
 from hpcddrl.networks.flat import TAIL
-from hpcddrl.roles.updates import AllReduceUpdate, LocalUpdate, OptimizerStep
+from hpcddrl.roles.reducing import AllReduceUpdate, AtOnce, Pipelined
+from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
 from hpcddrl.types import RunError, Weights
 
 WORLD = MPI.COMM_WORLD
@@ -95,7 +96,7 @@ def padded(gradient):
 
 def shared_update(mean, learners, values, chosen):
     step = OptimizerStep(values, chosen, None, learners.size)
-    return AllReduceUpdate(mean, step, chosen, Timing(), leads=learners.rank == 0)
+    return AllReduceUpdate(AtOnce(mean), step, chosen, Timing(), leads=learners.rank == 0)
 
 
 @pytest.mark.parametrize("method", [RMSProp(), Adam()], ids=lambda m: m.kind)
@@ -115,6 +116,48 @@ def test_averaging_identical_data_is_the_local_update(backend, method, learners)
         assert a.version == b.version == 20
         np.testing.assert_allclose(a.flat, b.flat, rtol=0, atol=1e-6)
         assert shared.metrics["grad_norm"] == pytest.approx(local.metrics["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pipelined_means_come_one_call_late_whoever_is_late(backend, learners):
+    with opened(backend, learners) as mean:
+        if mean is None:
+            return
+        pipeline, size = Pipelined(mean), 1_000_000
+        everyones = learners.allgather(WORLD.rank)
+        for call in range(4):
+            time.sleep(0.02 * ((learners.rank + call) % 2))
+            mine = torch.from_numpy(vector(WORLD.rank, call, size))
+            assert pipeline(mine) is (call > 0)
+            if call:
+                before = [vector(rank, call - 1, size).astype(np.float64) for rank in everyones]
+                np.testing.assert_allclose(mine.numpy(), np.mean(before, axis=0), rtol=0, atol=1e-6)
+                assert len(set(learners.allgather(mine.numpy().tobytes()))) == 1
+            for _ in range(10):
+                pipeline.advance()
+        pipeline.rest()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_late_learner_delays_no_other_where_means_come_one_call_late(backend, learners):
+    """Learners take turns in being late by 0.1 s: at once, every call waits for one of them; pipelined, none does."""
+    turns = 8
+    with opened(backend, learners) as mean:
+        if mean is None or learners.size == 1:
+            return
+        took = {}
+        for reduction in (AtOnce(mean), Pipelined(mean)):
+            learners.Barrier()
+            start = time.perf_counter()
+            for call in range(turns):
+                if call % learners.size == learners.rank:
+                    time.sleep(0.1)
+                reduction(torch.from_numpy(vector(WORLD.rank, call)))
+                reduction.advance()
+            reduction.rest()
+            took[type(reduction)] = max(learners.allgather(time.perf_counter() - start))
+        assert took[AtOnce] >= 0.1 * turns
+        assert took[Pipelined] < 0.9 * took[AtOnce]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

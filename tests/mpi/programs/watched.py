@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import hpcddrl.runtime.build as build
 from hpcddrl.commands.cli import main
-from hpcddrl.roles.updates import AllReduceUpdate
+from hpcddrl.roles.reducing import AllReduceUpdate
 
 
 class Watched(AllReduceUpdate):
