@@ -31,6 +31,8 @@ from hpcddrl.logs.measured import Measured, read_measured
 from hpcddrl.logs.timing import Phase
 
 ALONE_S = 5.0  # for each part
+AUTO = {"topology.split": "auto", "update.overlap": "true"}
+SPLITS = {"given": {}, "auto": AUTO | {"update.backend": "mpi"}, "auto, Horovod": AUTO}
 LEGEND = """\
 `make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
 four times env steps. Rates and shares are of the time after the first updates. Phases: share of the wall time of a
@@ -41,7 +43,7 @@ others the cores that other processes kept busy meanwhile. The commands are in t
 def against_bound(key: Row) -> Row:
     """Measure the parts alone, before the job and after it, and the job beside them."""
     ranks = int(key["ranks"])
-    settings = {"network.torso": key["torso"], "precision": key["precision"], "topology.split": key["split"]}
+    settings = {"network.torso": key["torso"], "precision": key["precision"]} | SPLITS[key["split"]]
     before = _alone(key)
     measured, around = run_impala(ranks, key["env"], int(key["seconds"]), settings)
     parts = {part: (before[part] + rate) / 2 for part, rate in _alone(key).items()}
@@ -93,8 +95,8 @@ TABLES = (
             *("bound", "trained_per_s", "of_bound", "learners", "lag", "learner", "actor"),
         ),
         "## Beside the bound\n\nTrained env steps per second; env, infer and train are the parts alone, on all cores, "
-        "before and after\nthe job (the mean). Split: one learner and its actors (given), or as the job times them "
-        "(auto).",
+        "before and after\nthe job (the mean). Split: one learner and its actors (given), or as the job times them, "
+        "with\nupdate.overlap=true (auto), averaging by mpi4py or by Horovod.",
         against_bound,
     ),
     Table(
@@ -132,7 +134,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--torso", nargs="*", default=["nature", "nips"], help="networks (default: nature nips)")
     parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
     parser.add_argument("--device", nargs="*", default=_devices(), help="cpu cuda (default: both, if there is a GPU)")
-    parser.add_argument("--split", nargs="*", default=["auto", "given"], help="of ranks (default: auto given)")
+    parser.add_argument("--split", nargs="*", choices=SPLITS, default=[*SPLITS], help="of ranks (default: all)")
     parser.add_argument("--width", default="0.25", help="of the network in the table by actors (default: 0.25)")
     parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
     parser.add_argument("--ranks", type=int, default=cores, help="default: one a core")

@@ -32,6 +32,8 @@ from benchmarks.peers.installs import PEERS, install, torch_here, versions, vers
 from benchmarks.peers.table import HEADER, document
 from benchmarks.peers.watch import Used, watch
 from benchmarks.rows import CHANGED, ROOT, Row, add_row, code_key, machine, read_rows
+from benchmarks.steady import rate
+from hpcddrl.logs.measured import read_measured
 
 RUNS = Path("runs/bench-peers")  # below ROOT, where every command runs
 KEY = ("system", "configuration", "options", "turn", *Setting._fields, "code")
@@ -54,14 +56,18 @@ def keys_of(order: Sequence[Turn], setting: Setting, code: str) -> dict[Turn, Ro
 
 
 def rates(system: str, told: Path) -> Row:
-    """Read what a run told: a run's summary (ours) or a peer's report."""
-    read = json.loads(told.read_text())
+    """Read what a run told once it was going: a run's directory (ours) or a peer's report."""
     if system == OURS:
-        trained, seconds, frames = read["transitions"]["trained"], read["wall_s"], read["frames"]
+        measured = read_measured(told)
+        seconds = measured[0].wall_s
+        trained, stepped = (rate(measured, count) * seconds for count in ("trained", "env_steps"))
+        updates = max(m.counts["updates"] for m in measured)
     else:
-        trained, seconds, frames = read["trained"], read["seconds"], FRAMES * read["trained"]
-    counts = {"trained": f"{trained:.0f}", "trained_s": f"{seconds:.1f}", "updates": f"{read['updates']:.0f}"}
-    return counts | {"trained_per_s": f"{trained / seconds:.0f}", "frames_per_s": f"{frames / seconds:.0f}"}
+        read = json.loads(told.read_text())
+        trained, seconds, updates = read["trained"], read["seconds"], read["updates"]
+        stepped = trained
+    counts = {"trained": f"{trained:.0f}", "trained_s": f"{seconds:.1f}", "updates": f"{updates:.0f}"}
+    return counts | {"trained_per_s": f"{trained / seconds:.0f}", "frames_per_s": f"{FRAMES * stepped / seconds:.0f}"}
 
 
 def make_run(turn: Turn, setting: Setting) -> Row:
@@ -72,8 +78,8 @@ def make_run(turn: Turn, setting: Setting) -> Row:
     """
     system = turn.configuration.system
     out = RUNS / f"{system}-{stamp()}"
-    told = out / "summary.json" if system == OURS else out.with_suffix(".json")
-    line = command(turn.configuration, setting, out if system == OURS else told)
+    told = out if system == OURS else out.with_suffix(".json")
+    line = command(turn.configuration, setting, told)
     log, load, before = ROOT / out.with_suffix(".log"), os.getloadavg()[0], busy_s()[0]
     used = watch(line, log, int(setting.seconds) + PATIENCE_S)
     others = max(0.0, busy_s()[0] - before - used.cpu_s) / used.wall_s

@@ -13,7 +13,7 @@ from benchmarks.peers.installs import PEERS, RUNNERS
 
 OURS = "hpcddrl"
 COUNTED = {  # what a trained env step is, for each system
-    OURS: "`trained` of summary.json over the job's whole wall time, start included: samples in learners' batches",
+    OURS: "samples in learners' batches, from the interval of the first updates to the last but one",
     "sample-factory": "env steps of the learner (samples of the batches it trained on) from the first update to the "
     "last; num_epochs=1",
     "stable-baselines3": "num_timesteps after each update (A2C and PPO with n_epochs=1 take all of them once) from "
@@ -124,8 +124,9 @@ def command(what: Configuration, setting: Setting, out: Path) -> list[str]:
     if what.system == OURS:
         line = ["mpirun", "-n", setting.cores, sys.executable, "-m", "hpcddrl", "run", "impala", "--env", setting.env]
         line += ["--seconds", setting.seconds, "--seed", setting.seed, "--out", str(out)]
-        same = ["--set", "network.torso=nature", "--set", "env.fire_reset=false"]  # the peers press no FIRE either
-        return [*line, *same, *what.options]
+        same = ["network.torso=nature", "env.fire_reset=false"]  # the peers press no FIRE either
+        fast = ["topology.split=auto", "update.overlap=true", "update.backend=mpi"]
+        return [*line, *(word for setting in (*same, *fast) for word in ("--set", setting)), *what.options]
     peer = PEERS[what.system]
     game = "--game" if what.system == "sample-factory" else "--env"  # Sample Factory has an --env of its own
     line = [str(peer.python), str(RUNNERS / peer.runner), game, setting.env]

@@ -12,6 +12,7 @@ from benchmarks import flow, rows
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import configurations, installs, table
 from benchmarks.peers.watch import watch
+from hpcddrl.logs.measured import Measured
 
 CODE = "c0de000000"
 SETTING = configurations.Setting("4 × CPU", "ALE/Pong-v5", "4", "60", "1")
@@ -73,7 +74,9 @@ def test_our_command_is_exact(tmp_path):
     assert configurations.command(what, SETTING, tmp_path) == [
         *("mpirun", "-n", "4", sys.executable, "-m", "hpcddrl", "run", "impala", "--env", "ALE/Pong-v5"),
         *("--seconds", "60", "--seed", "1", "--out", str(tmp_path)),
-        *("--set", "network.torso=nature", "--set", "env.fire_reset=false", "--set", "precision=fp32"),
+        *("--set", "network.torso=nature", "--set", "env.fire_reset=false"),
+        *("--set", "topology.split=auto", "--set", "update.overlap=true", "--set", "update.backend=mpi"),
+        *("--set", "precision=fp32"),
     ]
 
 
@@ -166,14 +169,16 @@ def test_ours_is_missing_again_once_the_code_changed():
     assert missing([row(first)], [first], SETTING, "0ther00000") == [first]
 
 
-def test_rates_are_of_the_samples_trained(tmp_path):
+def test_rates_are_of_the_samples_trained(tmp_path, monkeypatch):
     told = tmp_path / "told.json"
     told.write_text(json.dumps({"trained": 3000, "seconds": 20.0, "updates": 30}))
     read = peers.rates("sample-factory", told)
     assert (read["trained_per_s"], read["frames_per_s"], read["updates"]) == ("150", "600", "30")
-    told.write_text(json.dumps({"transitions": {"trained": 900}, "wall_s": 3.0, "frames": 6000.0, "updates": 9}))
-    read = peers.rates(configurations.OURS, told)
-    assert (read["trained_per_s"], read["frames_per_s"]) == ("300", "2000")
+    counts = {"trained": 450.0, "env_steps": 500.0, "updates": 9.0}
+    learner = Measured(0, "learner", 3.0, 3.0, 0.0, {}, {}, {}, counts, {}, {}, 0.0)
+    monkeypatch.setattr(peers, "read_measured", lambda run: (learner, learner))
+    read = peers.rates(configurations.OURS, tmp_path)
+    assert (read["trained_per_s"], read["frames_per_s"], read["updates"]) == ("300", "1333", "9")
 
 
 def test_a_runs_clock_starts_after_the_first_update(tmp_path, monkeypatch):

@@ -48,10 +48,10 @@ def test_the_bound_is_every_core_busy_with_one_of_the_parts():
 def test_rows_are_written_as_runs_end_and_not_made_again(tmp_path, jobs, capsys):
     arguments = ["--ranks", "3", "--torso", "nature", "--precision", "auto", "bf16", "--into", str(tmp_path)]
     assert throughput.main(arguments) == 1
-    assert [ranks for ranks, *_ in jobs] == [3, 3, 3, 3, 2, 3]  # two precisions by two splits, one actor, two actors
+    assert [ranks for ranks, *_ in jobs] == [3] * 6 + [2, 3]  # two precisions by three splits, one actor, two actors
     assert "why it failed" in capsys.readouterr().out
     found = rows.read_rows(tmp_path / "throughput.csv")
-    assert [row["split"] for row in found] == ["auto", "given"]
+    assert [row["split"] for row in found] == ["given", "auto", "auto, Horovod"]
     for row in found:
         assert (row["bound"], row["trained_per_s"], row["of_bound"], row["lag"]) == ("1000", "900", "0.90", "1.5")
     assert [r["an_actor"] for r in rows.read_rows(tmp_path / "actors.csv")] == ["1200", "600"]
@@ -59,14 +59,14 @@ def test_rows_are_written_as_runs_end_and_not_made_again(tmp_path, jobs, capsys)
     assert throughput.main([*arguments, "--missing"]) == 0
     assert not jobs
     throughput.main(arguments)
-    assert [settings["precision"] for *_, settings in jobs] == ["bf16", "bf16"]
+    assert [settings["precision"] for *_, settings in jobs] == ["bf16"] * 3
 
 
 def test_the_text_has_both_tables_and_the_phases(tmp_path, jobs):
     throughput.main(["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--into", str(tmp_path)])
     text = (tmp_path / "throughput.md").read_text()
     phases = "gradient 80%, wait 20% | env 95% (90%–100%), wait 5% (0%–10%)"
-    for split in ("auto", "given"):
+    for split in ("given", "auto", "auto, Horovod"):
         assert f"| nips | fp32 | 2 | {split} | 3000 | 6000 | 2000 | 1000 | 900 | 0.90 | 1 | 1.5 | {phases} |" in text
     assert "| 0.25 | 1 | 1200 | 1200 | 0.20 | 0.05 |" in text
 
@@ -75,7 +75,7 @@ def test_devices_have_a_table_of_their_own_where_they_are_compared(tmp_path, job
     arguments = ["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--device", "cpu", "cuda"]
     assert throughput.main([*arguments, "--into", str(tmp_path)]) == 0
     learners = [settings.get("device.learner") for *_, settings in jobs]
-    assert learners == [None, None, None, "cpu", "cuda"]
+    assert learners == [None] * 4 + ["cpu", "cuda"]
     found = rows.read_rows(tmp_path / "devices.csv")
     assert [(row["device"], row["infer_per_s"], row["trained_per_s"]) for row in found] == [
         ("cpu", "6000", "900"),
