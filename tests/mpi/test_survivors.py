@@ -131,9 +131,9 @@ def test_a_learner_of_a_server_that_is_killed_leaves_the_others_running(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["mpi", "horovod"])
-def test_a_learner_that_is_killed_is_done_without_by_the_others_of_its_group(backend, tmp_path):
-    options = settings(topology__learners_per_group=3, update__backend=backend)
+@pytest.mark.parametrize(("backend", "overlap"), [("mpi", "false"), ("horovod", "false"), ("mpi", "true")])
+def test_a_learner_that_is_killed_is_done_without_by_the_others_of_its_group(backend, overlap, tmp_path):
+    options = settings(topology__learners_per_group=3, update__backend=backend, update__overlap=overlap)
     summary, shown, recorded = killed(tmp_path, 5, "impala", [1], *options, lost=[1])
     assert summary["lost_ranks"] == shown == recorded == [1]
 
