@@ -218,7 +218,7 @@ def test_the_learners_of_a_group_hold_the_same_weights_after_every_update(tmp_pa
     assert len(notes[0]) > 10
 
 
-@pytest.mark.parametrize("backend", ["horovod", "mpi"])
+@pytest.mark.parametrize("backend", ["horovod", pytest.param("mpi", marks=pytest.mark.slow)])
 def test_with_one_learners_gradient_zeroed_both_move(backend, tmp_path):
     """And Horovod's own timeline shows one allreduce an update."""
     timeline = tmp_path / "timeline.json"

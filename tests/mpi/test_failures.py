@@ -218,7 +218,7 @@ def test_a_signal_to_any_one_rank_stops_the_job(recipe, rank, number, tmp_path):
     ("recipe", "ranks", "rank", "number"),
     [
         ("impala", 3, None, signal.SIGUSR1),  # as a batch system's script sends it: to mpirun, who hands it on
-        ("a3c", 3, 0, signal.SIGINT),  # the server
+        pytest.param("a3c", 3, 0, signal.SIGINT, marks=pytest.mark.slow),  # the server
         ("group_ensemble", 4, 2, signal.SIGTERM),  # another group's learner
     ],
 )
