@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -26,17 +28,15 @@ class Averaging(Protocol):
     def average(self, vector: torch.Tensor) -> None:
         """Replace ``vector`` [n] f32 by its mean over the learners, in place. Collective over ``learners``."""
 
-    def begin(self, vector: torch.Tensor) -> None:
-        """Begin to do so; nobody may touch ``vector``, or begin another, until `finish`. Collective over ``learners``.
+    def begin(self, vector: torch.Tensor) -> Callable[[], None]:
+        """Begin to do so; return what waits until it is done, which is collective over ``learners``, as this is.
 
-        Where deaths are survived, all of it is done in `finish`: its learners then agree after each on who is left.
+        Until then nobody may touch ``vector``, or begin another. Where deaths are survived, all of it is done there:
+        the learners then agree after each on who is left.
         """
 
     def advance(self) -> None:
         """Let what was begun go on meanwhile; cheap."""
-
-    def finish(self) -> None:
-        """Wait until what was begun is done. Collective over ``learners``."""
 
     def close(self) -> None:
         """Let go of what it holds. Collective over ``learners``."""
@@ -48,9 +48,7 @@ class MpiAveraging:
     on_gpus = False
 
     def __init__(self, learners: Circle) -> None:
-        self._learners = learners
-        self._begun: torch.Tensor | None = None
-        self._request = MPI.REQUEST_NULL
+        self._learners, self._request = learners, MPI.REQUEST_NULL
         self.name = f"mpi4py Allreduce ({MPI.Get_library_version().split(',')[0]})"
 
     @property
@@ -69,28 +67,24 @@ class MpiAveraging:
         self._learners.together(reduce)
         vector /= self._learners.size
 
-    def begin(self, vector: torch.Tensor) -> None:
+    def begin(self, vector: torch.Tensor) -> Callable[[], None]:
         """See `Averaging`."""
-        self._begun = vector
-        if not self._learners.survives:
-            self._request = self._learners.comm.Iallreduce(MPI.IN_PLACE, vector.numpy(), MPI.SUM)
+        if self._learners.survives:
+            return partial(self.average, vector)
+        self._request = self._learners.comm.Iallreduce(MPI.IN_PLACE, vector.numpy(), MPI.SUM)
+        return partial(self._finish, vector)
 
     def advance(self) -> None:
         """See `Averaging`: MPI goes on while it is called."""
         self._request.Test()
 
-    def finish(self) -> None:
-        """See `Averaging`."""
-        assert self._begun is not None, "it was begun"
-        if self._learners.survives:
-            self.average(self._begun)
-        else:
-            self._learners.wait(self._request.Test)
-            self._begun /= self._learners.size
-
     def close(self) -> None:
         """See `Averaging`."""
         self._learners.close()
+
+    def _finish(self, vector: torch.Tensor) -> None:
+        self._learners.wait(self._request.Test)
+        vector /= self._learners.size
 
 
 class HorovodAveraging:
@@ -105,8 +99,6 @@ class HorovodAveraging:
 
         self._hvd, self._learners = hvd, learners
         self._comm: MPI.Comm | None = None
-        self._begun: torch.Tensor | None = None
-        self._handle: int | None = None
         learners.together(self._world_of)
         self.on_gpus = bool(hvd.nccl_built())
         self.name = f"Horovod {horovod.__version__}"
@@ -127,41 +119,32 @@ class HorovodAveraging:
                 return
             self._world_of(comm)
             try:
-                self._await(self._start(vector))
+                self._start(vector)()
             except self._hvd.HorovodInternalError as error:
                 raise Died if self._learners.survives else error from error
 
         self._learners.together(reduce)
 
-    def begin(self, vector: torch.Tensor) -> None:
+    def begin(self, vector: torch.Tensor) -> Callable[[], None]:
         """See `Averaging`."""
-        self._begun = vector
-        if not self._learners.survives:
-            self._handle = self._start(vector)
+        return partial(self.average, vector) if self._learners.survives else self._start(vector)
 
     def advance(self) -> None:
         """See `Averaging`: Horovod's own thread does it."""
-
-    def finish(self) -> None:
-        """See `Averaging`."""
-        assert self._begun is not None, "it was begun"
-        if self._learners.survives:
-            self.average(self._begun)
-        else:
-            self._await(self._handle)
 
     def close(self) -> None:
         """See `Averaging`."""
         self._hvd.shutdown()
         self._learners.close()
 
-    def _start(self, vector: torch.Tensor) -> int:
-        handle: int = self._hvd.allreduce_async_(vector, op=self._hvd.Average, name="gradient")
-        return handle
+    def _start(self, vector: torch.Tensor) -> Callable[[], None]:
+        handle = self._hvd.allreduce_async_(vector, op=self._hvd.Average, name="gradient")
 
-    def _await(self, handle: int | None) -> None:
-        self._learners.wait(lambda: bool(self._hvd.poll(handle)))
-        self._hvd.synchronize(handle)
+        def finish() -> None:
+            self._learners.wait(lambda: bool(self._hvd.poll(handle)))
+            self._hvd.synchronize(handle)
+
+        return finish
 
     def _world_of(self, comm: MPI.Comm) -> None:
         """Make Horovod's world of these learners, if it is not of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -24,7 +25,6 @@ class ThroughHost:
 
     def __init__(self, averaging: Averaging) -> None:
         self._averaging, self._host = averaging, HostSide()
-        self._begun: Tensor | None = None
         self.name, self.on_gpus = f"{averaging.name} in host memory", True
 
     @property
@@ -37,20 +37,19 @@ class ThroughHost:
         self._averaging.average(self._host.fetch(vector))
         self._host.store(vector)
 
-    def begin(self, vector: Tensor) -> None:
+    def begin(self, vector: Tensor) -> Callable[[], None]:
         """See `Averaging`. Collective over ``learners``."""
-        self._begun = vector
-        self._averaging.begin(self._host.fetch(vector))
+        there = self._averaging.begin(self._host.fetch(vector))
+
+        def finish() -> None:
+            there()
+            self._host.store(vector)
+
+        return finish
 
     def advance(self) -> None:
         """See `Averaging`."""
         self._averaging.advance()
-
-    def finish(self) -> None:
-        """See `Averaging`. Collective over ``learners``."""
-        assert self._begun is not None, "it was begun"
-        self._averaging.finish()
-        self._host.store(self._begun)
 
     def close(self) -> None:
         """See `Averaging`. Collective over ``learners``."""
@@ -118,7 +117,7 @@ class Pipelined:
     def __init__(self, averaging: Averaging) -> None:
         self._averaging = averaging
         self._mean: Tensor | None = None  # [n] of the call before, or still being made
-        self._under_way = False
+        self._finish: Callable[[], None] | None = None  # of what is still being made
 
     @property
     def size(self) -> int:
@@ -129,22 +128,21 @@ class Pipelined:
         """See `Reduction`."""
         self.rest()
         before, self._mean = self._mean, vector.clone()
-        self._averaging.begin(self._mean)
-        self._under_way = True
+        self._finish = self._averaging.begin(self._mean)
         if before is not None:
             vector.copy_(before)
         return before is not None
 
     def advance(self) -> None:
         """See `Reduction`."""
-        if self._under_way:
+        if self._finish is not None:
             self._averaging.advance()
 
     def rest(self) -> None:
         """See `Reduction`."""
-        if self._under_way:
-            self._averaging.finish()
-            self._under_way = False
+        if self._finish is not None:
+            self._finish()
+            self._finish = None
 
     def state(self) -> State:
         """See `Stateful`: the mean that the next call has; at rest."""

@@ -194,6 +194,7 @@ class Others:
     def begin(self, vector):
         assert self.begun is None, "one at a time"
         self.begun = vector
+        return self.finish
 
     def advance(self):
         assert self.begun is not None
