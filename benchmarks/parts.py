@@ -43,9 +43,9 @@ def _rate(part: str, env: str, torso: str, precision: str, seconds: float, devic
     """Measure one part in this process, once the others are ready too."""
     import torch
 
-    from hpcddrl.runtime.heap import keep_freed
+    from hpcddrl.runtime.process import prepare_process
 
-    keep_freed()
+    prepare_process()
     torch.set_num_threads(1)
     samples, once = _work(part, env, torso, precision, torch.device(device))
     for _ in range(WARM_UP):

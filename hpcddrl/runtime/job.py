@@ -37,8 +37,8 @@ from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
 from hpcddrl.runtime.devices import devices_of, seen_here
 from hpcddrl.runtime.display import Display, phase_shares, si
-from hpcddrl.runtime.heap import keep_freed
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
+from hpcddrl.runtime.process import prepare_process
 from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.restoring import Resumed, refitted
 from hpcddrl.runtime.restoring import resume as restore
@@ -61,7 +61,7 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
     Raises:
         ValueError: the configuration cannot be run here; on every rank alike, in one line.
     """
-    keep_freed()
+    prepare_process()
     world = MPI.COMM_WORLD
     signals = Signals()
     abort_on_exception(world.rank, None)
