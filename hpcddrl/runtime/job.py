@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -35,7 +35,7 @@ from hpcddrl.runtime import board
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
 from hpcddrl.runtime.compression import with_choice
-from hpcddrl.runtime.devices import devices_of, seen_here
+from hpcddrl.runtime.devices import Devices, devices_of, seen_here
 from hpcddrl.runtime.display import Display, phase_shares, si
 from hpcddrl.runtime.memory import replay_bytes_of, require_memory
 from hpcddrl.runtime.process import prepare_process
@@ -53,6 +53,25 @@ DONE, STOPPED_BY_SIGNAL = 0, 75
 X = TypeVar("X")
 
 
+class Start(NamedTuple):
+    """What all ranks agree on before anything of the run is made, and this rank's part in it."""
+
+    job: Config  # of all groups, with a fitted topology
+    config: Config  # of this rank's group
+    spec: EnvSpec
+    places: tuple[Place, ...]
+    hosts: list[str]  # of all ranks
+    devices: Devices
+    found: Resumed
+    run: RunDirectory
+    segment: int
+
+    @property
+    def frames_before(self) -> float:
+        """Return the environment frames of earlier segments."""
+        return self.found.start.account.get("frames", 0.0)
+
+
 def run_job(config: Config, out: Path | None, resume: bool) -> int:
     """Run a job to its end and return the exit code: 0, or 75 after a signal.
 
@@ -62,49 +81,16 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         ValueError: the configuration cannot be run here; on every rank alike, in one line.
     """
     prepare_process()
-    world = MPI.COMM_WORLD
-    signals = Signals()
+    world, signals = MPI.COMM_WORLD, Signals()
     abort_on_exception(world.rank, None)
-    given = world.bcast(agree(world, lambda: with_split(config, world.size) if world.rank == 0 else config))
-    config, spec = agree(world, lambda: _checked(given, world.size, resume))
-    places = place(config.topology)
-    me = places[world.rank]
-    abort_on_exception(world.rank, me)
-    own = config if me.group is None else group_config(config, me.group)
-    require_memory(world, socket.gethostname(), replay_bytes_of(own, spec, places, world.rank))
-    seen = world.allgather(seen_here(own, spec, me))
-    devices = agree(world, lambda: devices_of(config, spec, places, seen))[world.rank]
-    found = Resumed()
-    if resume:
-        assert out is not None
-        found = agree(world, lambda: restore(world, RunDirectory(out).restart, config, places))
-    path, segment = agree(world, lambda: _directory(world, config, out, resume))
-    frames_before = found.start.account.get("frames", 0.0)
-    run = RunDirectory(path)
+    start = _agreed(world, config, out, resume)
     with fatal_errors():
-        hosts = [there.host for there in seen]
-        display = Display(path / "run.log" if world.rank == 0 else None, config.budget, frames_before)
-        display.say(f"hpcddrl {config.recipe} on {config.env.id}, {world.size} ranks, seed {config.seed}, in {path}")
-        display.say(_budget_line(config, frames_before))
-        display.placement(places, hosts)
-        for line in found.lines:
-            display.say(line)
-        trace = Trace(config.logging, world, places, hosts) if config.logging.trace else None
-        files = Files(run.restart, _nodes(hosts), config.logging.keep_checkpoints)
-        rank, monitor = _rank(world, (config, own), spec, places, run, segment, found, files, display, signals, trace)
-        rank = replace(rank, devices=devices)
-        rank.lines.extend(devices.use())
-        threads = use_threads(rank, hosts)
-        rank = replace(rank, threads=threads.each, shares=threads.shares)
-        rank.remember("counters", rank.control.counters)
-        rank = with_choice(rank)
-        loop = build(rank)
-        if rank.saved is not None:
-            rank.saved.clear()  # the parts have it; files that are no longer looked at take no memory
-        for line in _said_once(world, me, rank.lines):
-            display.say(line)
+        display = _announced(world, start)
+        trace = Trace(start.job.logging, world, start.places, start.hosts) if start.job.logging.trace else None
+        rank, monitor = _rank(world, start, display, signals, trace)
+        loop = _built(rank, start, display)
         _survive(rank, display)
-        scalars = board.Board(path) if config.logging.tensorboard and monitor is not None else None
+        scalars = board.Board(start.run.path) if start.job.logging.tensorboard and monitor is not None else None
         loop()
         rank.control.close()
         code = _sum_up(rank, monitor, display)
@@ -113,60 +99,79 @@ def run_job(config: Config, out: Path | None, resume: bool) -> int:
         if trace is not None and not rank.comms.world.gone:  # it is gathered from all
             trace.gather()
             if monitor is not None:
-                display.say(trace.write(rank.run.rank_file(segment, 0).parent))
+                display.say(trace.write(start.run.rank_file(start.segment, 0).parent))
         display.close()
         rank.comms.world.end(code)
     return code
 
 
-def _rank(
-    world: MPI.Intracomm,
-    configs: tuple[Config, Config],
-    spec: EnvSpec,
-    places: tuple[Place, ...],
-    run: RunDirectory,
-    segment: int,
-    found: Resumed,
-    files: Files,
-    display: Display,
-    signals: Signals,
-    trace: Trace | None,
-) -> tuple[Rank, Monitor | None]:
-    """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``.
+def _agreed(world: MPI.Intracomm, config: Config, out: Path | None, resume: bool) -> Start:
+    """Check on all ranks what is asked for, find what is resumed, and make the run's directory.
 
-    The configurations are the job's and this rank's.
+    Raises:
+        ValueError: the configuration cannot be run here; on every rank alike, in one line.
     """
-    job, config = configs
+    given = world.bcast(agree(world, lambda: with_split(config, world.size) if world.rank == 0 else config))
+    job, spec = agree(world, lambda: _checked(given, world.size, resume))
+    places = place(job.topology)
+    me = places[world.rank]
+    abort_on_exception(world.rank, me)
+    own = job if me.group is None else group_config(job, me.group)
+    require_memory(world, socket.gethostname(), replay_bytes_of(own, spec, places, world.rank))
+    seen = world.allgather(seen_here(own, spec, me))
+    devices = agree(world, lambda: devices_of(job, spec, places, seen))[world.rank]
+    found = Resumed()
+    if resume:
+        assert out is not None
+        found = agree(world, lambda: restore(world, RunDirectory(out).restart, job, places))
+    path, segment = agree(world, lambda: _directory(world, job, out, resume))
+    return Start(job, own, spec, places, [there.host for there in seen], devices, found, RunDirectory(path), segment)
+
+
+def _announced(world: MPI.Comm, start: Start) -> Display:
+    """Say on rank 0 what will be run; return where the rest is said."""
+    job, path = start.job, start.run.path
+    display = Display(path / "run.log" if world.rank == 0 else None, job.budget, start.frames_before)
+    display.say(f"hpcddrl {job.recipe} on {job.env.id}, {world.size} ranks, seed {job.seed}, in {path}")
+    display.say(_budget_line(job, start.frames_before))
+    display.placement(start.places, start.hosts)
+    for line in start.found.lines:
+        display.say(line)
+    return display
+
+
+def _rank(
+    world: MPI.Intracomm, start: Start, display: Display, signals: Signals, trace: Trace | None
+) -> tuple[Rank, Monitor | None]:
+    """Make everything that a role is built from, and rank 0's monitor. Collective over ``world``."""
+    config, places = start.config, start.places
     me, traffic, timing = places[world.rank], Traffic(), Timing(trace.recorder.span if trace is not None else None)
-    frames_before = found.start.account.get("frames", 0.0)
-    returns = most_returns(config.stages.detector)
-    counters = counters_for(spec.frame_skip, len(steppers(places)), returns)
-    group = -1 if me.group is None else me.group
+    returns, silent_after_s = most_returns(config.stages.detector), config.failures.silent_after_s
+    counters = counters_for(start.spec.frame_skip, len(steppers(places)), returns)
     attributes = rank_attributes(
         config,
         role=str(me.role),
-        group=group,
+        group=-1 if me.group is None else me.group,
         world_rank=world.rank,
         world_size=world.size,
         env=game_of(config, places, world.rank),
-        frames_before=frames_before,
+        frames_before=start.frames_before,
     )
-    log = RankLog(run.rank_file(segment, world.rank), attributes)
+    log = RankLog(start.run.rank_file(start.segment, world.rank), attributes)
     comms = split(world, places, config.deterministic, None if trace is None else trace.recorder)
-    monitor, roll, silent_after_s = None, None, config.failures.silent_after_s
+    monitor, roll = None, None
     if world.rank == 0:
-        watch = watch_of(config.stages.detector, run, display.say)
         monitor = Monitor(
             comms.world,
             places,
             config.budget,
             config.deterministic,
-            frames_before,
+            start.frames_before,
             config.logging.checkpoint_interval_s,
             display.show,
             display.say,
             silent_after_s,
-            watch,
+            watch_of(config.stages.detector, start.run, display.say),
             returns,
             traffic,
         )
@@ -174,23 +179,38 @@ def _rank(
         roll = RollListener(comms.world, silent_after_s)
     interval_s = config.logging.interval_s
     told = comms.world, me, monitor, timing, counters, log, signals, interval_s, returns, traffic, roll
-    control = Control(*told, stage_at=exact_stage(job))
+    control = Control(*told, stage_at=exact_stage(start.job))
     rank = Rank(
         config=config,
-        job=job,
-        spec=spec,
+        job=start.job,
+        spec=start.spec,
         comms=comms,
         places=places,
         control=control,
         traffic=traffic,
-        run=run,
-        files=files,
+        run=start.run,
+        files=Files(start.run.restart, _nodes(start.hosts), start.job.logging.keep_checkpoints),
         say=display.say,
-        start=found.start,
-        saved=found.saved,
+        start=start.found.start,
+        saved=start.found.saved,
         circle=Circle(comms.learners, comms.world, control.tick) if me.role is Role.LEARNER else None,
+        devices=start.devices,
     )
     return rank, monitor
+
+
+def _built(rank: Rank, start: Start, display: Display) -> Callable[[], None]:
+    """Choose what this rank computes with, and return its role's loop. Collective over the job."""
+    rank.lines.extend(rank.devices.use())
+    threads = use_threads(rank, start.hosts)
+    rank = replace(rank, threads=threads.each, shares=threads.shares)
+    rank.remember("counters", rank.control.counters)
+    loop = build(with_choice(rank))
+    if rank.saved is not None:
+        rank.saved.clear()  # the parts have it; files that are no longer looked at take no memory
+    for line in _said_once(rank.comms.world, rank.place, rank.lines):
+        display.say(line)
+    return loop
 
 
 def agree(world: MPI.Comm, attempt: Callable[[], X]) -> X:
