@@ -46,6 +46,9 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make bench-peers
                benchmarks/peers: Sample Factory and Stable-Baselines3, installed in .venv-peers-*, and impala in
                turn; make bench-peers ARGS=--missing, ARGS=--help
+  make bench-reaching
+               benchmarks/reaching.py: how soon impala plays Pong well, three seeds in each precision, an hour
+               and a half at most
   make bench-scaling
                benchmarks/scaling.py: 4 to 64 ranks on this machine, with environments that sleep;
                make bench-scaling ARGS=--missing, ARGS=--help
@@ -92,7 +95,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-BENCHMARKS := bench bench-frameworks bench-peers bench-scaling bench-communication bench-compressors
+BENCHMARKS := bench bench-frameworks bench-peers bench-reaching bench-scaling bench-communication bench-compressors
 BENCHMARKS += bench-ensemble bench-nnc bench-staged bench-groups bench-pretext bench-checkpoints bench-watch
 .PHONY: help setup run test test-slurm lint figures docs $(BENCHMARKS) clean
 
@@ -138,6 +141,9 @@ bench-frameworks: $(STAMP)
 
 bench-peers: $(STAMP)
 	$(IN_ENV) python -m benchmarks.peers --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)' $(ARGS)
+
+bench-reaching: $(STAMP)
+	$(IN_ENV) python -m benchmarks.reaching $(ARGS)
 
 bench-scaling: $(STAMP)
 	$(IN_ENV) python -m benchmarks.scaling $(ARGS)

@@ -26,6 +26,7 @@ class Table(NamedTuple):
     values: tuple[str, ...]
     text: str
     measure: Callable[[Row], Row]  # from a row's key to its values and circumstances
+    hidden: tuple[str, ...] = ()  # values that stand in the CSV file alone
 
     def csv(self, folder: Path) -> Path:
         """Return where its rows are."""
@@ -49,6 +50,7 @@ class Page(NamedTuple):
     title: str
     legend: str
     tables: tuple[Table, ...]
+    overview: Callable[[Path], list[str]] = lambda _: []  # lines that stand before the tables
 
     def document(self, folder: Path) -> str:
         """Return the whole Markdown text."""
@@ -56,6 +58,7 @@ class Page(NamedTuple):
         lines = [f"# {self.title}", "", self.legend, ""]
         for about in dict.fromkeys(f"{row['machine']}; {row['about']}" for row in rows):
             lines += [f"Machine: {about}", ""]
+        lines += self.overview(folder)
         for table in self.tables:
             lines += table.section(folder)
         return "\n".join(lines).rstrip() + "\n"
@@ -114,6 +117,6 @@ def _name(table: Table, key: Row, said: Sequence[str]) -> str:
 def _measure(page: Page, table: Table, key: Row, folder: Path) -> str:
     """Measure a row, write it down and return what it came to."""
     row = key | table.measure(key)
-    add_row(table.csv(folder), (*table.key, *table.values, *AROUND), row)
+    add_row(table.csv(folder), (*table.key, *table.values, *AROUND, *table.hidden), row)
     (folder / f"{page.name}.md").write_text(page.document(folder))
     return ", ".join(f"{name} {row[name]}" for name in table.values)

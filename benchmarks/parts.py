@@ -9,11 +9,15 @@ from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from typing import TYPE_CHECKING, Any
 
+from hpcddrl.recipes.impala import impala
+
 if TYPE_CHECKING:
     import torch
 
 PARTS = ("env", "infer", "train")
-ACTING_BATCH, TRAINING_BATCH = 16, 176  # observations, as `impala` uses them: 16 environments, 11 frames of each
+IMPALA = impala()
+ACTING_BATCH = IMPALA.env.num_envs
+TRAINING_BATCH = ACTING_BATCH * IMPALA.algorithm.unroll_length
 WARM_UP = 3  # calls
 PATIENCE_S = 120.0  # for the others
 

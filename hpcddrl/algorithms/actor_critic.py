@@ -117,9 +117,10 @@ class ActorCritic:
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the policy's parameters [T, N, size] and the values [T + 1, N] of a batch's observations."""
         rollouts, _, envs = batch.observation.shape[:3]
-        if batch.output is not None:  # only the observation after the last step was never acted on
-            with torch.no_grad():
-                last: Output = self._network(batch.observation[:, -1].flatten(0, 1))
-            return batch.output.policy, torch.cat([batch.output.value, last.value.unsqueeze(0)])
-        output: Output = self._network(batch.observation.flatten(0, 2))
-        return side_by_side(output.policy, rollouts, envs)[:-1], side_by_side(output.value, rollouts, envs)
+        with torch.no_grad():  # the observation after the last step is only where the return ends
+            last = self._network(batch.observation[:, -1].flatten(0, 1)).value.unsqueeze(0)
+        if batch.output is not None:
+            return batch.output.policy, torch.cat([batch.output.value, last])
+        output: Output = self._network(batch.observation[:, :-1].flatten(0, 2))
+        policy, value = (side_by_side(part, rollouts, envs) for part in output)
+        return policy, torch.cat([value, last])
