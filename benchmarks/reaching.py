@@ -125,7 +125,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="impala", help="default: impala")
     parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
     parser.add_argument("--target", type=float, default=18, help="mean return to end at (default: 18)")
-    parser.add_argument("--seconds", type=int, default=900, help="of each run at most (default: 900)")
+    parser.add_argument("--seconds", type=int, default=1800, help="of each run at most (default: 1800)")
     parser.add_argument("--ranks", type=int, default=len(os.sched_getaffinity(0)), help="default: one a core")
     parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3], help="default: 1 2 3")

@@ -8,7 +8,7 @@ import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 KEPT_BYTES = 256 << 20
-KEPT_BYTES_BEFORE = 32 << 20  # the most that glibc before 2.35 takes as the threshold of mmap
+BLOCKS = (64 << 20, 32 << 20)  # bytes from which a block is mapped on its own; old glibc takes 32 MiB at most
 
 
 def prepare_process() -> None:
@@ -26,8 +26,8 @@ def keep_freed() -> bool:
     """Let the C library keep what is freed for the next batch, instead of giving it back to the system each time.
 
     The tensors of a batch are as large as those of the last. Where they are given back between the two, each of their
-    pages is mapped and zeroed anew, which can take longer than what is computed in them. Larger blocks (those of a
-    replay) are still mapped on their own.
+    pages is mapped and zeroed anew, which can take longer than what is computed in them. Large blocks, as a replay has,
+    are still given back.
 
     Returns:
         Whether the C library does so (glibc); another is left as it is.
@@ -35,5 +35,5 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    mapped = any(mallopt(MMAP_THRESHOLD, size) for size in (KEPT_BYTES, KEPT_BYTES_BEFORE))
+    mapped = any(mallopt(MMAP_THRESHOLD, size) for size in BLOCKS)
     return mapped and bool(mallopt(TRIM_THRESHOLD, KEPT_BYTES))
