@@ -50,9 +50,14 @@ class Turn(NamedTuple):
 
 
 def ours() -> list[Configuration]:
-    """Return our configurations."""
+    """Return our configurations: the recipe's small batches, and larger ones as the peers take them."""
     return [
-        Configuration(OURS, f"impala, {precision}", ("--set", f"precision={precision}"))
+        Configuration(
+            OURS,
+            f"impala, {precision}, 16 envs × {steps} steps a learner",
+            ("--set", f"precision={precision}", "--set", f"algorithm.unroll_length={steps}"),
+        )
+        for steps in (5, 20)
         for precision in ("auto", "fp32")
     ]
 
