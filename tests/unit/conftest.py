@@ -16,7 +16,8 @@ def _one_thread():
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Return a function that runs ``hpcddrl …`` and gives exit code, standard output and standard error."""
-    monkeypatch.setattr("hpcddrl.commands.watch.step_back", lambda: None)  # the tests go on in this process
+    for name in ("commands.watch.step_back", "runtime.job.prepare_process"):
+        monkeypatch.setattr(f"hpcddrl.{name}", lambda: None)  # the tests go on in this process
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"):
         monkeypatch.delenv(name, raising=False)
 
