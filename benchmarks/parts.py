@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 PARTS = ("env", "infer", "train")
-IMPALA = impala()
-ACTING_BATCH = IMPALA.env.num_envs
-TRAINING_BATCH = ACTING_BATCH * IMPALA.algorithm.unroll_length
+ACTING_BATCH = impala().env.num_envs
 WARM_UP = 3  # calls
 PATIENCE_S = 120.0  # for the others
 
@@ -27,11 +25,16 @@ def bound(rates: Mapping[str, float]) -> float:
     return 1 / sum(1 / rates[part] for part in PARTS)
 
 
-def on_cores(part: str, env: str, torso: str, precision: str, cores: int, seconds: float, device: str = "cpu") -> float:
-    """Return the samples/s of one part on so many cores at the same time, summed; or of their processes on a GPU."""
+def on_cores(
+    part: str, env: str, torso: str, precision: str, steps: int, cores: int, seconds: float, device: str = "cpu"
+) -> float:
+    """Return the samples/s of one part on so many cores at the same time, summed; or of their processes on a GPU.
+
+    Batches are as `impala` has them: its environments are acted in, and so many steps of each are learned from at once.
+    """
     context = get_context("spawn")
     ready = context.Barrier(cores)
-    arguments = (part, env, torso, precision, seconds, device)
+    arguments = (part, env, torso, precision, steps, seconds, device)
     with ProcessPoolExecutor(cores, context, _share, (ready,)) as pool:
         return sum(pool.map(_rate, *([argument] * cores for argument in arguments)))
 
@@ -43,7 +46,7 @@ def _share(ready: Barrier) -> None:
     _ready.append(ready)
 
 
-def _rate(part: str, env: str, torso: str, precision: str, seconds: float, device: str) -> float:
+def _rate(part: str, env: str, torso: str, precision: str, steps: int, seconds: float, device: str) -> float:
     """Measure one part in this process, once the others are ready too."""
     import torch
 
@@ -51,7 +54,7 @@ def _rate(part: str, env: str, torso: str, precision: str, seconds: float, devic
 
     prepare_process()
     torch.set_num_threads(1)
-    samples, once = _work(part, env, torso, precision, torch.device(device))
+    samples, once = _work(part, env, torso, precision, steps, torch.device(device))
     for _ in range(WARM_UP):
         once()
     _ready[0].wait(PATIENCE_S)
@@ -62,7 +65,9 @@ def _rate(part: str, env: str, torso: str, precision: str, seconds: float, devic
     return calls * samples / elapsed
 
 
-def _work(part: str, env: str, torso: str, precision: str, device: torch.device) -> tuple[int, Callable[[], Any]]:
+def _work(
+    part: str, env: str, torso: str, precision: str, steps: int, device: torch.device
+) -> tuple[int, Callable[[], Any]]:
     """Return how many samples a call handles, and what to call."""
     import numpy as np
     import torch
@@ -85,7 +90,7 @@ def _work(part: str, env: str, torso: str, precision: str, device: torch.device)
         rng, actions = np.random.default_rng(0), spec.action.num_actions
         return ACTING_BATCH, lambda: envs.step(rng.integers(0, actions, ACTING_BATCH))
     trains = part == "train"
-    samples = TRAINING_BATCH if trains else ACTING_BATCH
+    samples = ACTING_BATCH * (steps if trains else 1)
     network = PolicyValueNetwork(spec, torso, 1.0, 0, Precision()).to(device)
     network.precision, _ = choose_precision(network, spec, precision, samples, trains)
     observation = torch.randint(0, 255, (samples, *spec.observation_shape), dtype=torch.uint8)

@@ -29,9 +29,11 @@ from benchmarks.rows import Row, machine
 from benchmarks.steady import phases, rate, shares
 from hpcddrl.logs.measured import Measured, read_measured
 from hpcddrl.logs.timing import Phase
+from hpcddrl.recipes.impala import impala
 
 ALONE_S = 5.0  # for each part
 AUTO = {"topology.split": "auto", "update.overlap": "true"}
+STEPS = [impala().algorithm.unroll_length, 20]  # the recipe's, for learning soon, and enough for the most samples
 SPLITS = {"given": {}, "auto": AUTO | {"update.backend": "mpi"}, "auto, Horovod": AUTO}
 LEGEND = """\
 `make bench` wrote this. The bound is 1 / (1/env + 1/infer + 1/train): every core busy with useful work. Frames are
@@ -43,7 +45,7 @@ others the cores that other processes kept busy meanwhile. The commands are in t
 def against_bound(key: Row) -> Row:
     """Measure the parts alone, before the job and after it, and the job beside them."""
     ranks = int(key["ranks"])
-    settings = {"network.torso": key["torso"], "precision": key["precision"]} | SPLITS[key["split"]]
+    settings = _settings(key) | SPLITS[key["split"]]
     before = _alone(key)
     measured, around = run_impala(ranks, key["env"], int(key["seconds"]), settings)
     parts = {part: (before[part] + rate) / 2 for part, rate in _alone(key).items()}
@@ -55,10 +57,19 @@ def against_bound(key: Row) -> Row:
     return row | {role: phases(measured, role) for role in ("learner", "actor")} | around
 
 
+def _settings(key: Row) -> dict[str, str]:
+    """Return what the job is set to by what its row and the parts have in common."""
+    common = {"network.torso": "torso", "precision": "precision", "algorithm.unroll_length": "steps"}
+    return {setting: key[name] for setting, name in common.items()}
+
+
 def _alone(key: Row) -> dict[str, float]:
     """Return the samples/s of each part on as many cores as the job has ranks."""
-    ranks = int(key["ranks"])
-    return {part: on_cores(part, key["env"], key["torso"], key["precision"], ranks, ALONE_S) for part in PARTS}
+    return {part: on_cores(part, *_of_parts(key), int(key["ranks"]), ALONE_S) for part in PARTS}
+
+
+def _of_parts(key: Row) -> tuple[str, str, str, int]:
+    return key["env"], key["torso"], key["precision"], int(key["steps"])
 
 
 def by_actors(key: Row) -> Row:
@@ -73,11 +84,8 @@ def by_actors(key: Row) -> Row:
 
 def by_device(key: Row) -> Row:
     """Measure one process's inference and training on a device, and the job whose learner computes there."""
-    infer, train = (
-        on_cores(part, key["env"], key["torso"], key["precision"], 1, ALONE_S, key["device"])
-        for part in ("infer", "train")
-    )
-    settings = {"network.torso": key["torso"], "precision": key["precision"], "device.learner": key["device"]}
+    infer, train = (on_cores(part, *_of_parts(key), 1, ALONE_S, key["device"]) for part in ("infer", "train"))
+    settings = _settings(key) | {"device.learner": key["device"]}
     measured, around = run_impala(int(key["ranks"]), key["env"], int(key["seconds"]), settings)
     (learner,) = [m for m in measured if m.role == "learner"]
     row = {"infer_per_s": f"{infer:.0f}", "train_per_s": f"{train:.0f}"}
@@ -89,14 +97,15 @@ COMMON = ("code", "machine", "env", "seconds")
 TABLES = (
     Table(
         "throughput",
-        (*COMMON, "torso", "precision", "ranks", "split"),
+        (*COMMON, "torso", "precision", "steps", "ranks", "split"),
         (
             *(f"{part}_per_s" for part in PARTS),
             *("bound", "trained_per_s", "of_bound", "learners", "lag", "learner", "actor"),
         ),
         "## Beside the bound\n\nTrained env steps per second; env, infer and train are the parts alone, on all cores, "
-        "before and after\nthe job (the mean). Split: one learner and its actors (given), or as the job times them, "
-        "with\nupdate.overlap=true (auto), averaging by mpi4py or by Horovod.",
+        "before and after\nthe job (the mean). Steps: of each of a rank's 16 environments in a batch. Split: one "
+        "learner and its actors\n(given), or as the job times them, with update.overlap=true (auto), averaging by "
+        "mpi4py or by Horovod.",
         against_bound,
     ),
     Table(
@@ -109,7 +118,7 @@ TABLES = (
     ),
     Table(
         "devices",
-        (*COMMON, "torso", "precision", "ranks", "device"),
+        (*COMMON, "torso", "precision", "steps", "ranks", "device"),
         ("infer_per_s", "train_per_s", "trained_per_s", "lag", "learner", "actor"),
         "## By device\n\nThe learner on cores and on a GPU; made where torch sees a GPU. infer and train are one "
         "process with one\nthread alone, the way of observations to the device included; trained is the job.",
@@ -131,8 +140,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser = parser_for("throughput", __doc__)
     parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
-    parser.add_argument("--torso", nargs="*", default=["nature", "nips"], help="networks (default: nature nips)")
+    parser.add_argument("--torso", nargs="*", default=["nature"], help="networks: nature nips resnet (default: nature)")
     parser.add_argument("--precision", nargs="*", default=["auto", "fp32"], help="default: auto fp32")
+    parser.add_argument("--steps", nargs="*", type=int, default=STEPS, help=f"in a batch (default: {STEPS})")
     parser.add_argument("--device", nargs="*", default=_devices(), help="cpu cuda (default: both, if there is a GPU)")
     parser.add_argument("--split", nargs="*", choices=SPLITS, default=[*SPLITS], help="of ranks (default: all)")
     parser.add_argument("--width", default="0.25", help="of the network in the table by actors (default: 0.25)")
@@ -148,19 +158,15 @@ def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
     """Return the key of every row that there should be."""
     common = {"code": code, "machine": machine(), "env": given.env, "seconds": str(given.seconds)}
     bounds, actors, devices = TABLES
-    found = [
-        (bounds, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks), "split": split})
+    networks = [
+        common | {"torso": torso, "precision": precision, "steps": str(steps), "ranks": str(given.ranks)}
         for torso in given.torso
         for precision in given.precision
-        for split in given.split
+        for steps in given.steps
     ]
+    found = [(bounds, network | {"split": split}) for network in networks for split in given.split]
     found += [(actors, common | {"width": given.width, "actors": str(n)}) for n in range(1, given.ranks)]
-    return found + [
-        (devices, common | {"torso": torso, "precision": precision, "ranks": str(given.ranks), "device": device})
-        for torso in given.torso
-        for precision in given.precision
-        for device in given.device
-    ]
+    return found + [(devices, network | {"device": device}) for network in networks for device in given.device]
 
 
 def _devices() -> list[str]:
@@ -174,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and write it down."""
     given = options(arguments)
     return fill(
-        PAGE, given, wanted(given, committed()), ("torso", "precision", "ranks", "split", "width", "actors", "device")
+        PAGE, given, wanted(given, committed()), ("torso", "precision", "steps", "split", "width", "actors", "device")
     )
 
 

@@ -1,5 +1,7 @@
 """The tables of throughput: their rows, what is missing, and the bound."""
 
+import itertools
+
 import pytest
 
 from benchmarks import flow, parts, rows, throughput
@@ -46,7 +48,7 @@ def test_the_bound_is_every_core_busy_with_one_of_the_parts():
 
 
 def test_rows_are_written_as_runs_end_and_not_made_again(tmp_path, jobs, capsys):
-    arguments = ["--ranks", "3", "--torso", "nature", "--precision", "auto", "bf16", "--into", str(tmp_path)]
+    arguments = ["--ranks", "3", "--precision", "auto", "bf16", "--steps", "5", "--into", str(tmp_path)]
     assert throughput.main(arguments) == 1
     assert [ranks for ranks, *_ in jobs] == [3] * 6 + [2, 3]  # two precisions by three splits, one actor, two actors
     assert "why it failed" in capsys.readouterr().out
@@ -64,15 +66,17 @@ def test_rows_are_written_as_runs_end_and_not_made_again(tmp_path, jobs, capsys)
 
 def test_the_text_has_both_tables_and_the_phases(tmp_path, jobs):
     throughput.main(["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--into", str(tmp_path)])
+    assert [settings.get("algorithm.unroll_length") for *_, settings in jobs] == ["5"] * 3 + ["20"] * 3 + [None]
     text = (tmp_path / "throughput.md").read_text()
     phases = "gradient 80%, wait 20% | env 95% (90%–100%), wait 5% (0%–10%)"
-    for split in ("given", "auto", "auto, Horovod"):
-        assert f"| nips | fp32 | 2 | {split} | 3000 | 6000 | 2000 | 1000 | 900 | 0.90 | 1 | 1.5 | {phases} |" in text
+    for setting in itertools.product(("5", "20"), ("2",), ("given", "auto", "auto, Horovod")):
+        measured = f"3000 | 6000 | 2000 | 1000 | 900 | 0.90 | 1 | 1.5 | {phases} |"
+        assert f"| nips | fp32 | {' | '.join(setting)} | {measured}" in text
     assert "| 0.25 | 1 | 1200 | 1200 | 0.20 | 0.05 |" in text
 
 
 def test_devices_have_a_table_of_their_own_where_they_are_compared(tmp_path, jobs):
-    arguments = ["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--device", "cpu", "cuda"]
+    arguments = ["--ranks", "2", "--precision", "fp32", "--steps", "5", "--device", "cpu", "cuda"]
     assert throughput.main([*arguments, "--into", str(tmp_path)]) == 0
     learners = [settings.get("device.learner") for *_, settings in jobs]
     assert learners == [None] * 4 + ["cpu", "cuda"]
