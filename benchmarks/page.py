@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -94,15 +95,17 @@ def measured_run(
     seconds: float,
     settings: Mapping[str, object],
     read: Callable[[Path], T],
+    cores: int | None = None,
 ) -> tuple[T, Row]:
-    """Run a recipe; return what is ``read`` from its directory, and under which circumstances it ran.
+    """Run a recipe, on so many cores; return what is ``read`` from its directory, and under which circumstances it ran.
 
     Raises:
         RuntimeError: it failed; with the end of what it printed, which stays under runs/bench-NAME/.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        line = ["mpirun", "-n", str(ranks), sys.executable, "-m", "hpcddrl", "run", recipe, "--env", env]
+        line = [] if cores is None else ["taskset", "-c", ",".join(map(str, sorted(os.sched_getaffinity(0))[:cores]))]
+        line += ["mpirun", "-n", str(ranks), sys.executable, "-m", "hpcddrl", "run", recipe, "--env", env]
         line += ["--seconds", f"{seconds:g}"]
         line += [word for setting, value in settings.items() for word in ("--set", f"{setting}={value}")]
         with circumstances() as around:

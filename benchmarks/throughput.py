@@ -73,9 +73,10 @@ def _of_parts(key: Row) -> tuple[str, str, str, int]:
 
 
 def by_actors(key: Row) -> Row:
-    """Run so many actors and a learner with little to do."""
-    settings = {"network.torso": "nips", "network.width": key["width"]}
-    measured, around = run_impala(int(key["actors"]) + 1, key["env"], int(key["seconds"]), settings)
+    """Run so many actors and a learner with little to do, each with one core."""
+    ranks = int(key["actors"]) + 1
+    settings = {"network.torso": "nips", "network.width": key["width"], "algorithm.unroll_length": key["steps"]}
+    measured, around = run_impala(ranks, key["env"], int(key["seconds"]), settings, ranks)
     steps = rate(measured, "env_steps")
     row = {"steps_per_s": f"{steps:.0f}", "an_actor": f"{steps / int(key['actors']):.0f}"}
     waits = {f"{role}_waits": shares(measured, role)[Phase.WAIT].mean() for role in ("learner", "actor")}
@@ -110,10 +111,10 @@ TABLES = (
     ),
     Table(
         "actors",
-        (*COMMON, "width", "actors"),
+        (*COMMON, "width", "steps", "actors"),
         ("steps_per_s", "an_actor", "learner_waits", "actor_waits"),
-        "## By actors\n\nThe nips network at that width. Env steps per second, of all and of one actor; waits are "
-        "shares of wall\ntime. Efficiency is an_actor over that of the row with one.",
+        "## By actors\n\nThe nips network at that width, on as many cores as there are ranks. Env steps per second, of "
+        "all and of\none actor; waits are shares of wall time. Efficiency is an_actor over that of the row with one.",
         by_actors,
     ),
     Table(
@@ -130,9 +131,11 @@ TABLES = (
 PAGE = Page("throughput", "Throughput on one machine", LEGEND, TABLES)
 
 
-def run_impala(ranks: int, env: str, seconds: int, settings: dict[str, str]) -> tuple[tuple[Measured, ...], Row]:
-    """Run the recipe; return what its ranks did, and under which circumstances it ran."""
-    return measured_run("throughput", ranks, "impala", env, seconds, settings, read_measured)
+def run_impala(
+    ranks: int, env: str, seconds: int, settings: dict[str, str], cores: int | None = None
+) -> tuple[tuple[Measured, ...], Row]:
+    """Run the recipe, on so many cores; return what its ranks did, and under which circumstances it ran."""
+    return measured_run("throughput", ranks, "impala", env, seconds, settings, read_measured, cores)
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -165,7 +168,8 @@ def wanted(given: argparse.Namespace, code: str) -> list[tuple[Table, Row]]:
         for steps in given.steps
     ]
     found = [(bounds, network | {"split": split}) for network in networks for split in given.split]
-    found += [(actors, common | {"width": given.width, "actors": str(n)}) for n in range(1, given.ranks)]
+    alike = common | {"width": given.width, "steps": str(max(given.steps))}  # long rollouts leave the learner idle
+    found += [(actors, alike | {"actors": str(n)}) for n in range(1, given.ranks)]
     return found + [(devices, network | {"device": device}) for network in networks for device in given.device]
 
 

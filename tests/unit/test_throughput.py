@@ -29,7 +29,8 @@ def jobs(monkeypatch):
     """Answer for the machine; return the jobs that would have run."""
     ran = []
 
-    def run(ranks, env, seconds, settings):
+    def run(ranks, env, seconds, settings, cores=None):
+        assert cores in (None, ranks)
         ran.append((ranks, env, seconds, settings))
         if settings.get("precision") == "bf16":
             raise RuntimeError("why it failed")
@@ -66,13 +67,13 @@ def test_rows_are_written_as_runs_end_and_not_made_again(tmp_path, jobs, capsys)
 
 def test_the_text_has_both_tables_and_the_phases(tmp_path, jobs):
     throughput.main(["--ranks", "2", "--torso", "nips", "--precision", "fp32", "--into", str(tmp_path)])
-    assert [settings.get("algorithm.unroll_length") for *_, settings in jobs] == ["5"] * 3 + ["20"] * 3 + [None]
+    assert [settings.get("algorithm.unroll_length") for *_, settings in jobs] == ["5"] * 3 + ["20"] * 4
     text = (tmp_path / "throughput.md").read_text()
     phases = "gradient 80%, wait 20% | env 95% (90%–100%), wait 5% (0%–10%)"
     for setting in itertools.product(("5", "20"), ("2",), ("given", "auto", "auto, Horovod")):
         measured = f"3000 | 6000 | 2000 | 1000 | 900 | 0.90 | 1 | 1.5 | {phases} |"
         assert f"| nips | fp32 | {' | '.join(setting)} | {measured}" in text
-    assert "| 0.25 | 1 | 1200 | 1200 | 0.20 | 0.05 |" in text
+    assert "| 0.25 | 20 | 1 | 1200 | 1200 | 0.20 | 0.05 |" in text
 
 
 def test_devices_have_a_table_of_their_own_where_they_are_compared(tmp_path, jobs):
