@@ -5,9 +5,10 @@
     make bench-scaling ARGS=--missing                # what there is no row for
 
 Each actor steps one environment that sleeps 5 ms a step and shows what Atari shows (84 × 84 uint8, stacks of 4), with
-the nips network at a quarter of its width. A row is written to scaling.csv as each run ends; rows of the same code
-(git's tree of hpcddrl/), machine and settings are skipped. scaling.md and scaling.png are drawn from the rows. The
-runs stay under runs/bench-scaling/. With simpy installed, each size is also simulated from the smallest one's run.
+the nips network at a quarter of its width, and sends rollouts of 20 steps. A row is written to scaling.csv as each run
+ends; rows of the same code (git's tree of hpcddrl/), machine and settings are skipped. scaling.md and scaling.png are
+drawn from the rows. The runs stay under runs/bench-scaling/. With simpy installed, each size is also simulated from the
+smallest one's run.
 
 Exit codes: 0 done, 1 a run failed (the others went on), 2 refused.
 """
@@ -68,6 +69,7 @@ def command(ranks: int, setting: Setting, out: Path) -> list[str]:
         "env.frame_stack": 4,
         "env.options.sleep_s": float(setting.sleep_ms) / 1000,
         "network.width": 0.25,
+        "algorithm.unroll_length": 20,
         "logging.interval_s": min(5.0, float(setting.seconds) / 12),
     }
     return line + [part for name, value in settings.items() for part in ("--set", f"{name}={value:g}")]
