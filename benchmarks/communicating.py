@@ -44,7 +44,7 @@ class Publication:
     """Rank 0 publishes a new version, everyone else asks for it and takes it: the project's way and the bare one."""
 
     def __init__(self, world: MPI.Comm, floats: int) -> None:
-        self._world, self._values, self._version = world, torch.zeros(floats), 0
+        self._world, self._values, self._version = world, torch.ones(floats), 0
         self._traffic, others = Traffic(), list(range(1, world.size))
         self._bare = world.Dup()
         if world.rank == 0:
@@ -115,9 +115,23 @@ def between_two(world: MPI.Comm, floats: int) -> dict[str, float]:
     }
 
 
-def measure(world: MPI.Comm, floats: int, calls: int) -> dict[str, float]:
+def in_turn(world: MPI.Comm, timed: dict[str, Callable[[], None]], calls: int) -> dict[str, float]:
     """Return the median milliseconds of each thing; all take turns, so that what disturbs one disturbs all."""
-    vector = torch.ones(floats)
+    found: dict[str, list[float]] = defaultdict(list)
+    for once in timed.values():
+        seconds_each(world, once, 2)
+    for _ in range(ROUNDS):
+        for name, once in timed.items():
+            found[name].append(1e3 * seconds_each(world, once, calls))
+    return {name: float(np.median(times)) for name, times in found.items()}
+
+
+def measure(world: MPI.Comm, floats: int, calls: int) -> dict[str, float]:
+    """Return the median milliseconds of each thing.
+
+    Horovod comes last: the threads that it starts would take turns on the cores with what else is timed.
+    """
+    vector = torch.ones(floats).zero_()  # every page is there
     own, publication = MpiAveraging(Circle(world)), Publication(world, floats)
     timed: dict[str, Callable[[], None]] = {
         "allreduce": lambda: own.average(vector),
@@ -125,21 +139,14 @@ def measure(world: MPI.Comm, floats: int, calls: int) -> dict[str, float]:
         "publication": publication.ours,
         "publication_bare": publication.bare,
     }
-    horovod = HorovodAveraging(Circle(world)) if importlib.util.find_spec("horovod") else None
-    if horovod is not None:
-        timed["horovod"] = lambda: horovod.average(vector)
-    found: dict[str, list[float]] = defaultdict(list)
-    for once in timed.values():
-        seconds_each(world, once, 2)
-    for _ in range(ROUNDS):
-        for name, once in timed.items():
-            vector.fill_(1.0)
-            found[name].append(1e3 * seconds_each(world, once, calls))
+    found = in_turn(world, timed, calls)
     publication.close()
     own.close()
-    if horovod is not None:
+    if importlib.util.find_spec("horovod"):
+        horovod = HorovodAveraging(Circle(world))
+        found |= in_turn(world, {"horovod": lambda: horovod.average(vector)}, calls)
         horovod.close()
-    return {name: float(np.median(times)) for name, times in found.items()}
+    return found
 
 
 def main() -> None:

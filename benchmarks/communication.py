@@ -41,8 +41,9 @@ LEGEND = """\
 `make bench-communication` drew this from communication.csv. Milliseconds a call, medians over rounds in which the
 project's way and the bare mpi4py loop took turns; share is the bare loop's time divided by the other's, 1 is as fast.
 Allreduce is `comm.allreduce.MpiAveraging` beside `Allreduce` in place; publication is a learner's `Publisher` and its
-actors' `Inbox`es beside a blocking request and `Send` for each. Horovod stands beside its own run's bare loop, at its
-default cycle time and at the best of those tried. Latency, bandwidth and what one look at a posted buffer takes are
+actors' `Inbox`es beside a blocking request and `Send` for each, which needs no copy since nobody learns meanwhile.
+Horovod is timed last, as its threads would disturb the others, beside the same run's bare loop, at its default cycle
+time and at the best of those tried. Latency, bandwidth and what one look at a posted buffer takes are
 what `python -m hpcddrl simulate` has options for."""
 
 
