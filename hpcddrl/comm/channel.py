@@ -2,9 +2,10 @@
 
 A receiver posts a fixed number of buffers per source; a sender's synchronous send completes only when such a buffer
 has taken it. So the posted buffers are the credits: a sender that finds none of its slots free has to wait, and no
-queue grows without bound. Requests and buffers are kept until they complete. Each sender ends its stream with a
-record whose ``last`` is set; `drain` leaves nothing unmatched behind. What was on its way to or from a rank that has
-died is lost with it, and nobody waits for that rank (see `World`).
+queue grows without bound. A receiver that wants nothing old holds buffers back until it wants more. Requests and
+buffers are kept until they complete. Each sender ends its stream with a record whose ``last`` is set; `drain` leaves
+nothing unmatched behind. What was on its way to or from a rank that has died is lost with it, and nobody waits for that
+rank (see `World`).
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ class Receiver(Generic[R]):
     def __init__(self, comm: MPI.Comm, sources: Sequence[int], tag: Tag, layout: Layout[R], slots: int) -> None:
         self._comm, self._tag, self._layout, self._slots = comm, tag, layout, slots
         self._posted: dict[int, deque[Slot[R]]] = {source: deque() for source in sources}
+        self._held: list[Slot[R]] = []  # longest held first
+        self._coming: list[Slot[R]] = []  # admitted for records that wait, and not here yet
         self._open: set[int] = set()
         self.heard: dict[int, float] = {}  # when the last record of each was found to be here
         self.reopen()
@@ -180,6 +183,25 @@ class Receiver(Generic[R]):
         """Post a read slot again: its sender may send one more."""
         self._post(slot)
 
+    def hold(self, slot: Slot[R]) -> None:
+        """Keep a read slot back: its sender may send one more when it is admitted."""
+        self._held.append(slot)
+
+    def admit(self, most: int | None = None) -> None:
+        """Post the slots held back: all of them; or ``most`` of those that a record waits for, all if none does.
+
+        Records that were admitted before and are still coming count among the ``most``.
+        """
+        self._coming = [slot for slot in self._coming if slot in self._posted[slot.source]]
+        waiting = [] if most is None else [slot for slot in self._held if self._waits(slot.source)]
+        admitted = self._held
+        if most is not None and waiting:
+            admitted = waiting[: max(0, most - len(self._coming))]
+            self._coming += admitted
+        self._held = [slot for slot in self._held if slot not in admitted]
+        for slot in admitted:
+            self._post(slot)
+
     def close(self) -> None:
         """Withdraw the posted buffers, once every source has said its last."""
         for source, posted in self._posted.items():
@@ -195,6 +217,15 @@ class Receiver(Generic[R]):
         if found is None:
             posted.clear()
         return bool(found)
+
+    def _waits(self, source: int) -> bool:
+        """Say whether a record of a source has no buffer yet."""
+        try:
+            return source not in gone_from(self._comm) and self._comm.Iprobe(source, self._tag)
+        except MPI.Exception as error:  # it has died, and this communicator will know at its next look
+            if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
+                raise
+            return False
 
     def _post(self, slot: Slot[R]) -> None:
         if slot.source not in gone_from(self._comm):

@@ -94,11 +94,13 @@ class Actor:
         self._sender.release(slot)
 
     def _wait(self, version: int | None) -> Slot[Rollout]:
-        """Wait for a free buffer and for weights that may act."""
+        """Wait for a free buffer, keeping the weights as new as can be, and for weights that may act."""
         with self._control.timing(Phase.WAIT):
             backoff = Backoff(longest_s=2e-3)
             while (slot := self._sender.take()) is None:
                 backoff.pause()
+                if not self._exact and self._may_act(version) and version is not None:
+                    self._inbox.ask(version)
                 self._control.tick()
             wait_until(lambda: self._inbox.last or self._may_act(version), longest_s=2e-3)
         return slot

@@ -49,7 +49,7 @@ from hpcddrl.roles.applying import (
     in_turn,
     together,
 )
-from hpcddrl.roles.feeds import Central, Feed, Inline, Queue
+from hpcddrl.roles.feeds import Central, Feed, Inline, Queue, Taking
 from hpcddrl.roles.learner import Learner
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
 from hpcddrl.roles.reducing import AllReduceUpdate, AtOnce, Pipelined, Reduction, ThroughHost
@@ -372,9 +372,11 @@ def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing, reduction: Reduct
                 rank.traffic,
             )
         case _:
-            if isinstance(config.experience, Replay):
+            replayed = isinstance(config.experience, Replay)
+            if replayed:
                 actors = dealt(actors, rank.place.number, len(rank.learners))
-            return Queue(world, actors, layout, rollouts, config.deterministic, publisher.serve, control)
+            taking: Taking = "in_turn" if config.deterministic else "arrived" if replayed else "wanted"
+            return Queue(world, actors, layout, rollouts, taking, publisher.serve, control)
 
 
 def _memory(rank: Rank, feeders: int, config: Replay) -> ReplayMemory:

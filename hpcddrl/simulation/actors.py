@@ -74,8 +74,15 @@ def actor(rank: Rank, inbox: Inbox, receivers: Sequence[Channel[int]], length: i
     work, buffer, ask_at = rank.work, Buffer(), length // 2
     overhead = work.collect.times(1 / length)
     after = work.send + work.refresh + work.rest
+
+    def free() -> bool:
+        if not buffer.free:  # meanwhile the weights are kept as new as can be
+            inbox.refresh()
+            inbox.ask()
+        return buffer.free
+
     for turn in range(10**12):
-        yield from rank.wait(lambda: buffer.free, longest_s=2e-3)
+        yield from rank.wait(free, longest_s=2e-3)
         inbox.refresh()
         version = inbox.version
         if ask_at:

@@ -42,17 +42,21 @@ class Inline:
 
 
 class Queue:
-    """Rollouts from actors, as they arrive.
+    """Rollouts from actors, as they arrive or as they are wanted.
 
     Args:
         rank: the learner.
         channel: that they come by.
         rollouts: of a batch.
+        wanted: let none in while others are here.
         meanwhile: called while nothing arrives, with the version of the weights.
     """
 
-    def __init__(self, rank: Rank, channel: Channel[int], rollouts: int, meanwhile: Callable[[int], None]) -> None:
+    def __init__(
+        self, rank: Rank, channel: Channel[int], rollouts: int, wanted: bool, meanwhile: Callable[[int], None]
+    ) -> None:
         self._rank, self._channel, self._rollouts, self._meanwhile = rank, channel, rollouts, meanwhile
+        self._give_back = channel.hold if wanted else channel.release
         self._taken: list[Rank] = []
 
     def take(self, version: int, wait: bool = True) -> Taken:
@@ -65,6 +69,7 @@ class Queue:
                 self._taken.append(actor)
                 versions.append(acted)
             if len(versions) < self._rollouts:
+                self._channel.admit(self._rollouts - len(versions))
                 self._meanwhile(version)
                 return not wait
             return True
@@ -76,8 +81,10 @@ class Queue:
     def release(self) -> None:
         """See `Feed`."""
         for actor in self._taken:
-            self._channel.release(actor)
+            self._give_back(actor)
         self._taken = []
+        if not self._channel.arrived:
+            self._channel.admit(0)
 
 
 class Central:

@@ -25,14 +25,16 @@ class Channel(Generic[R]):
         self._kind, self._owner, self._nbytes = kind, owner, nbytes
         self.arrived: deque[tuple[Rank, R]] = deque()  # oldest first
         self._free: defaultdict[Rank, int] = defaultdict(lambda: posted)
-        self._held: defaultdict[Rank, deque[tuple[R, Callable[[], None] | None]]] = defaultdict(deque)
+        self._waiting: defaultdict[Rank, deque[tuple[R, Callable[[], None] | None]]] = defaultdict(deque)
+        self._held: list[Rank] = []  # whose buffers are held back, longest first
+        self._coming = 0
 
     def send(self, sender: Rank, record: R, taken: Callable[[], None] | None = None) -> None:
         """Send a record; ``taken`` is called when the sender's buffer is free again."""
         if self._free[sender]:
             self._start(sender, record, taken)
         else:
-            self._held[sender].append((record, taken))
+            self._waiting[sender].append((record, taken))
 
     def take(self) -> tuple[Rank, R]:
         """Return the oldest record that has arrived, and who sent it; `release` it when it has been read."""
@@ -41,16 +43,32 @@ class Channel(Generic[R]):
     def release(self, sender: Rank) -> None:
         """Post a read record's buffer again."""
         self._free[sender] += 1
-        if self._held[sender]:
-            self._start(sender, *self._held[sender].popleft())
+        if self._waiting[sender]:
+            self._start(sender, *self._waiting[sender].popleft())
+
+    def hold(self, sender: Rank) -> None:
+        """Keep a read record's buffer back until its sender is admitted."""
+        self._held.append(sender)
+
+    def admit(self, most: int) -> None:
+        """Post the buffers held back: ``most`` of those that a record waits for, all if none does.
+
+        Records that are still coming count among them; see `comm.channel.Receiver`.
+        """
+        waiting = [sender for sender in self._held if self._waiting[sender]]
+        for sender in waiting[: max(0, most - self._coming)] if waiting else list(self._held):
+            self._held.remove(sender)
+            self.release(sender)
 
     def _start(self, sender: Rank, record: R, taken: Callable[[], None] | None) -> None:
         world = self._owner.world
         self._free[sender] -= 1
+        self._coming += 1
         world.messages[self._kind] += 1
         world.nbytes[self._kind] += round(self._nbytes)
 
         def arrive() -> None:
+            self._coming -= 1
             self.arrived.append((sender, record))
             self._owner.ring()
             if taken is not None:

@@ -212,6 +212,15 @@ def test_an_actor_beside_a_fast_learner_acts_with_weights_one_update_old():
     assert simulate(scenario("impala", 2, **work)).lag == 1
 
 
+@pytest.mark.parametrize("actors", [4, 12])
+def test_beside_a_slow_learner_data_are_as_old_as_the_actors_are_many(actors):
+    """Nobody's rollout is let in before it is wanted, so that each begins one as the learner takes the one before."""
+    work = {"actor": Work(env=Cost(0.1)), "learner": Work(gradient=Cost(1.0))}
+    outcome = simulate(scenario("impala", actors + 1, "algorithm.unroll_length=10", **work))
+    assert outcome.updates_per_s == pytest.approx(1.0, rel=0.01)
+    assert actors <= outcome.lag <= actors + 1
+
+
 def test_gradients_at_a_server_are_as_stale_as_the_others_are_many():
     work = {"learner": Work(gradient=exponential(1.0)), "server": Work(update=Cost(0.01))}
     outcome = simulate(scenario("a3c", 6, "algorithm.unroll_length=1", **work))

@@ -144,6 +144,54 @@ class Channel:
         sender.say_last([after])
         drain(Ending(((receiver, ignore),), (sender,)))
 
+    def test_who_is_held_back_waits_until_it_is_admitted(self, comm):
+        """Rank 0 lets in one of the waiting at a time, the longest held first, and then all."""
+        first, sent = comm.rank == 0, []
+        receiver = Receiver(comm, range(comm.size) if first else [], Tag.ROLLOUT, layout(), slots=1)
+        sender = Sender(comm, Tag.ROLLOUT, layout(), 1, Traffic())
+
+        def offer(records):
+            slot = sender.take() if len(sent) < records else None
+            if slot is not None:
+                fill(slot, comm.rank, len(sent))
+                sender.send(slot, 0)
+                sender.release(slot)
+                sent.append(slot)
+            return len(sent) == records
+
+        def arrive(count):
+            got = []
+            wait_until(lambda: offer(2) and got.extend(receiver.poll()) or len(got) >= count)
+            return got
+
+        if first:
+            held = arrive(comm.size)  # the first of each; their second ones wait
+            for slot in held:
+                check(slot, 0)
+                receiver.hold(slot)
+        else:
+            wait_until(lambda: offer(2))
+        comm.Barrier()
+        if first:
+            time.sleep(0.1)
+            assert receiver.poll() == []
+            for expected in [slot.source for slot in held]:
+                receiver.admit(0)
+                receiver.admit(1)
+                receiver.admit(1)  # one is coming
+                (slot,) = arrive(1)
+                assert slot.source == expected
+                check(slot, 1)
+                receiver.hold(slot)
+        comm.Barrier()
+        if first:
+            receiver.admit(0)  # nobody waits, so all may send
+        comm.Barrier()
+        wait_until(lambda: offer(3))
+        wait_until(lambda: sender.idle)
+        sender.say_last([0])
+        drain(Ending(((receiver, ignore),), (sender,)))
+
     def test_a_taken_slot_is_nobody_elses_until_it_is_released(self, comm):
         sender = Sender(comm, Tag.ROLLOUT, layout(), 2, Traffic())
         one, two = sender.take(), sender.take()
