@@ -99,9 +99,8 @@ class Actor:
             backoff = Backoff(longest_s=2e-3)
             while (slot := self._sender.take()) is None:
                 backoff.pause()
-                if not self._exact and self._may_act(version) and version is not None:
+                if self._may_act(version) and version is not None:
                     self._inbox.ask(version)
-                self._control.tick()
             wait_until(lambda: self._inbox.last or self._may_act(version), longest_s=2e-3)
         return slot
 
