@@ -161,7 +161,7 @@ class Channel:
 
         def arrive(count):
             got = []
-            wait_until(lambda: offer(2) and got.extend(receiver.poll()) or len(got) >= count)
+            wait_until(lambda: offer(2) and (got.extend(receiver.poll()) or len(got) >= count))
             return got
 
         if first:
