@@ -1,6 +1,6 @@
 """Sample Factory, Stable-Baselines3 and `impala` in turn on this machine: the same game, network and cores.
 
-    make bench-peers                                   # 60 s a run, on all cores
+    make bench-peers                                   # 40 s a run, on all cores
     make bench-peers ARGS=--missing                    # what there is no row for
     make bench-peers ARGS="--peers sample-factory --seconds 120"
 
@@ -138,7 +138,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_for("peers", __doc__)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--peers", default=",".join(PEERS), metavar="A,B", help="default: all")
-    parser.add_argument("--seconds", type=int, default=60, help="of each run (default: 60)")
+    parser.add_argument("--seconds", type=int, default=40, help="of each run (default: 40)")
     parser.add_argument("--env", default="ALE/Pong-v5", help="default: ALE/Pong-v5")
     parser.add_argument("--seed", type=int, default=1, help="default: 1")
     parser.add_argument("--torch", default="", help="what pip installs as torch for the peers (default: as here)")
