@@ -193,7 +193,7 @@ class Receiver(Generic[R]):
         Records that were admitted before and are still coming count among the ``most``.
         """
         self._coming = [slot for slot in self._coming if slot in self._posted[slot.source]]
-        waiting = [] if most is None else [slot for slot in self._held if self._waits(slot.source)]
+        waiting = [] if most is None else [slot for slot in self._held if self._sent(slot.source)]
         admitted = self._held
         if most is not None and waiting:
             admitted = waiting[: max(0, most - len(self._coming))]
@@ -201,6 +201,10 @@ class Receiver(Generic[R]):
         self._held = [slot for slot in self._held if slot not in admitted]
         for slot in admitted:
             self._post(slot)
+
+    def waits(self, source: int) -> bool:
+        """Say whether a record of a source has come to a slot that is held back."""
+        return any(slot.source == source for slot in self._held) and self._sent(source)
 
     def close(self) -> None:
         """Withdraw the posted buffers, once every source has said its last."""
@@ -218,8 +222,8 @@ class Receiver(Generic[R]):
             posted.clear()
         return bool(found)
 
-    def _waits(self, source: int) -> bool:
-        """Say whether a record of a source has no buffer yet."""
+    def _sent(self, source: int) -> bool:
+        """Say whether a record of a source is here that has no buffer."""
         try:
             return source not in gone_from(self._comm) and self._comm.Iprobe(source, self._tag)
         except MPI.Exception as error:  # it has died, and this communicator will know at its next look

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 SHORTEST_S, LONGEST_S = 20e-6, 10e-3
+PROMPT_S = 2e-3  # in which a message is taken where it is waited for
 
 
 class Backoff:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 from hpcddrl.comm.channel import Ending, Receiver, Sender, Slot, Tag, Traffic, ignore, reopen
 from hpcddrl.comm.messages import FramesMessage, actions_layout, frames_layout
 from hpcddrl.comm.records import Layout
-from hpcddrl.comm.wait import Backoff, wait_until
+from hpcddrl.comm.wait import PROMPT_S, Backoff, wait_until
 from hpcddrl.comm.world import World
 from hpcddrl.envs.environments import Environments
 from hpcddrl.logs.timing import Phase
@@ -61,6 +62,7 @@ class Actor:
         self._receivers, self._order, self._per_batch, self._exact = list(receivers), order, per_batch, exact
         self._sender = Sender(world, Tag.ROLLOUT, layout, 1, traffic)  # more would only make data older
         self._ask_at = unroll_length // 2  # early enough for an answer between two of the learner's updates
+        self._asked = False  # while the last rollout waited to be let in
 
     def run(self) -> None:
         """Collect and send, leg by leg, until the run ends."""
@@ -94,20 +96,39 @@ class Actor:
         self._sender.release(slot)
 
     def _wait(self, version: int | None) -> Slot[Rollout]:
-        """Wait for a free buffer, keeping the weights as new as can be, and for weights that may act."""
+        """Wait for a free buffer and for weights that may act."""
+        inbox = self._inbox
         with self._control.timing(Phase.WAIT):
-            backoff = Backoff(longest_s=2e-3)
-            while (slot := self._sender.take()) is None:
-                backoff.pause()
-                if self._may_act(version) and version is not None:
-                    self._inbox.ask(version)
-            wait_until(lambda: self._inbox.last or self._may_act(version), longest_s=2e-3)
+            slot, until = self._let_in(version)
+            wait_until(
+                lambda: inbox.last or (self._may_act(version) and (not inbox.owed or time.monotonic() >= until)),
+                longest_s=2e-3,
+            )
         return slot
 
+    def _let_in(self, version: int | None) -> tuple[Slot[Rollout], float]:
+        """Wait for a free buffer, and ask for weights if that takes long: the answer comes when it is free.
+
+        Returns:
+            The buffer, and until when (`time.monotonic`) an answer is worth waiting for: as long again.
+        """
+        backoff, began, self._asked = Backoff(longest_s=2e-3), time.monotonic(), False
+        while (slot := self._sender.take()) is None:
+            backoff.pause()
+            late = time.monotonic() > began + PROMPT_S
+            if self._may_act(version) and late and version is not None and not self._asked:
+                self._inbox.ask(version)
+                self._asked = True
+        now = time.monotonic()
+        return slot, 2 * now - began if self._asked else now
+
     def _before_step(self, number: int, t: int) -> None:
-        """Before step t of a rollout: say that this rank is alive, and ask in time for the weights of the next one."""
+        """Before step t of a rollout: say that this rank is alive, and ask in time for the weights of the next one.
+
+        Who asked while its last rollout waited will wait again, and asks then.
+        """
         self._control.tick()
-        if t == self._ask_at:
+        if t == self._ask_at and not self._asked:
             wanted = self._version_for(number)
             if wanted is not None:
                 with self._control.timing(Phase.REFRESH):

@@ -15,6 +15,7 @@ from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.came import Counted
 from hpcddrl.roles.control import Control
+from hpcddrl.roles.publishing import Publishing
 from hpcddrl.roles.rollouts import Collector, RolloutWriter, transitions
 from hpcddrl.roles.waiting import Waiting
 from hpcddrl.types import Act, Acted, EnvSpec, Rollout
@@ -96,8 +97,9 @@ class Queue:
     """Rollouts from actors: strictly in turn, as they arrive, or as they are wanted.
 
     An actor begins its next rollout when this one has been let in. A learner that is slower than its actors would have
-    one of each in its queue, and another finished behind each of these; so as they are wanted, none is let in while
-    others are here. That makes the data about half as old, and no actor waits that a learner needs.
+    one of each in its queue, and another finished behind each of these, begun with weights that were old by then. So as
+    they are wanted, none is let in while others are here, and its actor gets the weights of that moment: data are as
+    many updates old as the actors are many, not up to three times that. No actor waits that the learner needs.
 
     Args:
         world: whose ranks are meant.
@@ -105,7 +107,7 @@ class Queue:
         layout: of a rollout.
         rollouts: R of a batch.
         taking: which rollouts are taken next; in turn is one from each actor in turn.
-        meanwhile: called while nothing arrives.
+        publisher: of the weights that they act with.
         control: of this rank.
     """
 
@@ -116,12 +118,13 @@ class Queue:
         layout: Layout[Rollout],
         rollouts: int,
         taking: Taking,
-        meanwhile: Callable[[], None],
+        publisher: Publishing,
         control: Control,
     ) -> None:
         self.sources = len(actors)
         slots = -(-rollouts // len(actors))
         self._receiver = Counted(world, actors, Tag.ROLLOUT, layout, slots, transitions, control.counters)
+        publisher.postpone(self._receiver.waits)
         self._rollouts, self._control = rollouts, control
         self._numbers = {rank: number for number, rank in enumerate(actors)}
         self._turns = list(actors) if taking == "in_turn" else None
@@ -130,7 +133,7 @@ class Queue:
         self._ready: dict[int, deque[Slot[Rollout]]] = {rank: deque() for rank in actors}
         self._arrived: deque[int] = deque()
         self._taken: list[Slot[Rollout]] = []
-        self._waiting = Waiting(control, meanwhile, longest_s=1e-3, anybody=lambda: bool(self._receiver.open))
+        self._waiting = Waiting(control, publisher.serve, longest_s=1e-3, anybody=lambda: bool(self._receiver.open))
 
     def take(self, version: int, wait: bool = True) -> list[Arrived]:
         """See `Feed`."""

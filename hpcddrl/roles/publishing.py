@@ -103,6 +103,9 @@ class Publishing(Protocol):
     def serve(self) -> None:
         """Answer the requests that can be answered now."""
 
+    def postpone(self, waits: Callable[[int], bool]) -> None:
+        """Answer no actor while this is true of it: it could not act with the weights yet, and will get newer ones."""
+
     def end(self) -> Ending:
         """Tell whoever asks that no more weights will come."""
 
@@ -125,6 +128,9 @@ class AtHand:
         self.version = self._packing.renew(weights)
 
     def serve(self) -> None:
+        """See `Publishing`; nobody asks."""
+
+    def postpone(self, waits: Callable[[int], bool]) -> None:
         """See `Publishing`; nobody asks."""
 
     def end(self) -> Ending:
@@ -163,6 +169,7 @@ class Publisher:
         self._sender = Sender(world, Tag.WEIGHTS, self._layout, len(self._actors) + FIXED_LAG + 2, traffic)
         self._kept: dict[int, Slot[PublishedMessage]] = {}
         self._asked: dict[int, int] = {}
+        self._waits: Callable[[int], bool] = lambda actor: False
         self._weights: Weights | None = None
         self.version = -1
 
@@ -194,12 +201,16 @@ class Publisher:
         newest = self._weights.version if self._exact else self._packing.renew(self._weights)
         for actor, wanted in list(self._asked.items()):
             version = wanted if self._exact else newest
-            if version > newest or (not self._exact and newest <= wanted):
+            if version > newest or (not self._exact and newest <= wanted) or self._waits(actor):
                 continue
             assert version in self._kept or version == newest, "nobody asks for what is no longer kept"
             kept = self._kept.get(version) or self._keep(version)
             self._sender.send(kept, actor, self._layout.up_to("packed", int(kept.record.length[0])))
             del self._asked[actor]
+
+    def postpone(self, waits: Callable[[int], bool]) -> None:
+        """See `Publishing`."""
+        self._waits = waits
 
     def end(self) -> Ending:
         """Tell the actors that no more weights will come; they part with a last request."""
@@ -256,6 +267,11 @@ class Inbox:
     def last(self) -> bool:
         """Say whether no more weights will come."""
         return self._last or not self._weights.open
+
+    @property
+    def owed(self) -> bool:
+        """Say whether an answer is to come."""
+        return self._asked in self._weights.open
 
     def ask(self, version: int) -> None:
         """Ask for this version (exact), or for anything newer than what is here; once until it is answered."""

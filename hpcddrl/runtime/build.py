@@ -376,7 +376,7 @@ def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing, reduction: Reduct
             if replayed:
                 actors = dealt(actors, rank.place.number, len(rank.learners))
             taking: Taking = "in_turn" if config.deterministic else "arrived" if replayed else "wanted"
-            return Queue(world, actors, layout, rollouts, taking, publisher.serve, control)
+            return Queue(world, actors, layout, rollouts, taking, publisher, control)
 
 
 def _memory(rank: Rank, feeders: int, config: Replay) -> ReplayMemory:

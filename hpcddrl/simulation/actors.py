@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
+import simpy
+
+from hpcddrl.comm.wait import PROMPT_S
 from hpcddrl.simulation.messages import Buffer, Channel
 from hpcddrl.simulation.world import Rank, Run
 
@@ -21,6 +25,7 @@ class Publisher:
         self.requests: Channel[int] = Channel("pull", owner, pull_bytes, posted=2)
         self._asked: dict[Rank, int] = {}
         self._inboxes: dict[Rank, Channel[int]] = {}
+        self._waits: Callable[[Rank], bool] = lambda actor: False
 
     def subscribe(self, actor: Rank, inbox: Channel[int]) -> None:
         """Note where an actor takes its weights."""
@@ -32,10 +37,13 @@ class Publisher:
             actor, wanted = self.requests.take()
             self._asked[actor] = wanted
             self.requests.release(actor)
-        if any(wanted < version for wanted in self._asked.values()):
-            for actor in [a for a, wanted in self._asked.items() if wanted < version]:
-                self._inboxes[actor].send(self._owner, version)
-                del self._asked[actor]
+        for actor in [a for a, wanted in self._asked.items() if wanted < version and not self._waits(a)]:
+            self._inboxes[actor].send(self._owner, version)
+            del self._asked[actor]
+
+    def postpone(self, waits: Callable[[Rank], bool]) -> None:
+        """Answer no actor while this is true of it."""
+        self._waits = waits
 
 
 class Inbox:
@@ -45,21 +53,21 @@ class Inbox:
         self._owner, self._publisher = owner, publisher
         self._weights: Channel[int] = Channel("weights", owner, weights_bytes, posted=2)
         publisher.subscribe(owner, self._weights)
-        self._asking = False
+        self.asking = False
         self.version = 0
 
     def ask(self) -> None:
         """Ask for newer weights, unless that was asked already."""
-        if not self._asking:
+        if not self.asking:
             self._publisher.requests.send(self._owner, self.version)
-            self._asking = True
+            self.asking = True
 
     def refresh(self) -> None:
         """Take the weights that have arrived."""
         while self._weights.arrived:
             learner, version = self._weights.take()
             self._weights.release(learner)
-            self.version, self._asking = max(self.version, version), False
+            self.version, self.asking = max(self.version, version), False
 
 
 def actor(rank: Rank, inbox: Inbox, receivers: Sequence[Channel[int]], length: int) -> Run:
@@ -75,23 +83,45 @@ def actor(rank: Rank, inbox: Inbox, receivers: Sequence[Channel[int]], length: i
     overhead = work.collect.times(1 / length)
     after = work.send + work.refresh + work.rest
 
-    def free() -> bool:
-        if not buffer.free:  # meanwhile the weights are kept as new as can be
-            inbox.refresh()
-            inbox.ask()
-        return buffer.free
-
     for turn in range(10**12):
-        yield from rank.wait(free, longest_s=2e-3)
+        asked = yield from _let_in(rank, inbox, buffer)
         inbox.refresh()
         version = inbox.version
         if ask_at:
             yield from rank.act(ask_at, overhead)
-        inbox.ask()
+        if not asked:
+            inbox.ask()
         yield from rank.act(length - ask_at, overhead)
         yield from rank.spend(after)
         buffer.free = False
         receivers[turn % len(receivers)].send(rank, version, buffer.taken)
+
+
+def _let_in(rank: Rank, inbox: Inbox, buffer: Buffer) -> Generator[simpy.Event, Any, bool]:
+    """Wait for a free buffer; end by saying whether weights were asked for, as they are when it takes long."""
+    world, began, asked = rank.world, rank.world.now, False
+
+    def free() -> bool:
+        nonlocal asked
+        if not buffer.free:
+            inbox.refresh()
+            if world.now >= began + PROMPT_S and not asked:
+                inbox.ask()
+                asked = True
+        return buffer.free
+
+    def answered() -> bool:
+        inbox.refresh()
+        return not (asked and inbox.asking) or world.now >= until
+
+    if not buffer.free:
+        world.later(PROMPT_S, rank.ring)
+    yield from rank.wait(free, longest_s=2e-3)
+    until = 2 * world.now - began
+    if asked:
+        world.later(until - world.now, rank.ring)
+    yield from rank.wait(answered, longest_s=2e-3)
+    return asked
 
 
 def remote_actor(rank: Rank, frames: Channel[None], actions: Channel[None]) -> Run:

@@ -175,7 +175,7 @@ class Group:
         for number, rank in enumerate(self.actors):
             self._start_actor(number, rank, [channels[number % count]] if replayed else channels)
         return [
-            Queue(rank, channel, self._scenario.rollouts, not replayed, publisher.serve)
+            Queue(rank, channel, self._scenario.rollouts, not replayed, publisher)
             for rank, channel, publisher in zip(self.learners, channels, self._publishers, strict=True)
         ]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 import simpy
 
+from hpcddrl.simulation.actors import Publisher
 from hpcddrl.simulation.messages import Channel
 from hpcddrl.simulation.world import Rank
 
@@ -49,13 +50,12 @@ class Queue:
         channel: that they come by.
         rollouts: of a batch.
         wanted: let none in while others are here.
-        meanwhile: called while nothing arrives, with the version of the weights.
+        publisher: of the weights that they act with.
     """
 
-    def __init__(
-        self, rank: Rank, channel: Channel[int], rollouts: int, wanted: bool, meanwhile: Callable[[int], None]
-    ) -> None:
-        self._rank, self._channel, self._rollouts, self._meanwhile = rank, channel, rollouts, meanwhile
+    def __init__(self, rank: Rank, channel: Channel[int], rollouts: int, wanted: bool, publisher: Publisher) -> None:
+        self._rank, self._channel, self._rollouts, self._publisher = rank, channel, rollouts, publisher
+        publisher.postpone(channel.waits)
         self._give_back = channel.hold if wanted else channel.release
         self._taken: list[Rank] = []
 
@@ -70,7 +70,7 @@ class Queue:
                 versions.append(acted)
             if len(versions) < self._rollouts:
                 self._channel.admit(self._rollouts - len(versions))
-                self._meanwhile(version)
+                self._publisher.serve(version)
                 return not wait
             return True
 

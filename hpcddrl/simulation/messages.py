@@ -56,9 +56,14 @@ class Channel(Generic[R]):
         Records that are still coming count among them; see `comm.channel.Receiver`.
         """
         waiting = [sender for sender in self._held if self._waiting[sender]]
-        for sender in waiting[: max(0, most - self._coming)] if waiting else list(self._held):
+        admitted = waiting[: max(0, most - self._coming)] if waiting else list(self._held)
+        for sender in admitted:
             self._held.remove(sender)
             self.release(sender)
+
+    def waits(self, sender: Rank) -> bool:
+        """Say whether a record of a sender has come to a buffer that is held back."""
+        return sender in self._held and bool(self._waiting[sender])
 
     def _start(self, sender: Rank, record: R, taken: Callable[[], None] | None) -> None:
         world = self._owner.world

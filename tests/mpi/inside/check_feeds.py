@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mpi4py import MPI
 
 from hpcddrl.comm.channel import Ending, Sender, Tag, Traffic, drain
@@ -15,7 +16,8 @@ from hpcddrl.comm.world import World
 from hpcddrl.logs.timing import Timing
 from hpcddrl.roles.counters import Counters
 from hpcddrl.roles.feeds import Queue
-from hpcddrl.types import Discrete, EnvSpec
+from hpcddrl.roles.publishing import AsTheyAre, Inbox, Publisher
+from hpcddrl.types import Discrete, EnvSpec, Weights
 
 SPEC = EnvSpec(frame_shape=(2,), frame_dtype=np.dtype(np.float32), frame_stack=1, frame_skip=1, action=Discrete(2))
 LAYOUT = rollout_layout(SPEC, 2, 1)
@@ -42,8 +44,9 @@ def act(world, collect_s):
 def learn(world, taking, learn_s):
     """Learn from all; return the rollouts' ages when they were taken, in s, and the order in which they came."""
     control = SimpleNamespace(timing=Timing(), counters=Counters(), tick=lambda: None, stop=False)
+    publisher = SimpleNamespace(serve=lambda: None, postpone=lambda waits: None)
     actors = range(1, world.size)
-    queue = Queue(world, actors, LAYOUT, 1, taking, lambda: None, control)
+    queue = Queue(world, actors, LAYOUT, 1, taking, publisher, control)
     ages, order = [], []
     for _ in range(ROLLOUTS * len(actors)):
         ((source, rollout),) = queue.take(0)
@@ -85,3 +88,32 @@ def test_beside_a_fast_learner_nobody_waits(world, taking):
     else:
         ages, _ = learn(world, taking, learn_s=0.0)
         assert np.median(ages) < 0.04
+
+
+@pytest.mark.skipif(MPI.COMM_WORLD.size < 3, reason="needs two actors")
+def test_who_is_postponed_gets_the_weights_of_the_moment_when_it_no_longer_is(world):
+    values, traffic = torch.zeros(4), Traffic()
+    if world.rank:
+        got = []
+        inbox = Inbox(world, [0], 16, lambda packed: got.append(packed.copy()), exact=False, traffic=traffic)
+        assert not inbox.owed
+        inbox.ask(0)
+        assert inbox.owed
+        wait_until(inbox.refresh)
+        assert not inbox.owed
+        assert inbox.version == (7 if world.rank == 1 else 0)
+        drain(inbox.end())
+        return
+    others = range(1, world.size)
+    publisher = Publisher(world, others, AsTheyAre(values), exact=False, timing=Timing(), traffic=traffic)
+    publisher.postpone(lambda actor: actor == 1)
+    publisher.put(Weights(0, values))
+    wait_until(lambda: publisher.serve() or traffic.messages[Tag.WEIGHTS] == len(others) - 1)
+    until = time.monotonic() + 0.1
+    while time.monotonic() < until:
+        publisher.serve()
+    assert traffic.messages[Tag.WEIGHTS] == len(others) - 1
+    publisher.put(Weights(7, values))
+    publisher.postpone(lambda actor: False)
+    wait_until(lambda: publisher.serve() or traffic.messages[Tag.WEIGHTS] == len(others))
+    drain(publisher.end())
