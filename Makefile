@@ -47,7 +47,7 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                benchmarks/peers: Sample Factory and Stable-Baselines3, installed in .venv-peers-*, and impala in
                turn; make bench-peers ARGS=--missing, ARGS=--help
   make bench-reaching
-               benchmarks/reaching.py: how soon impala plays Pong well, three seeds in each precision, an hour
+               benchmarks/reaching.py: how soon impala plays Pong well, three seeds in each precision, three hours at most
                and a half
   make bench-scaling
                benchmarks/scaling.py: 4 to 64 ranks on this machine, with environments that sleep;
