@@ -48,7 +48,6 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
                turn; make bench-peers ARGS=--missing, ARGS=--help
   make bench-reaching
                benchmarks/reaching.py: how soon impala plays Pong well, three seeds in each precision, three hours at most
-               and a half
   make bench-scaling
                benchmarks/scaling.py: 4 to 64 ranks on this machine, with environments that sleep;
                make bench-scaling ARGS=--missing, ARGS=--help
