@@ -32,8 +32,9 @@ CLIPPED = ("env.reward=clip",)  # the best group is told by returns as they are 
 TEXT = """\
 Eight groups of one learner and one actor on 16 ranks, alike but for what groups tell each other. `alone`: nothing;
 `exchange`: weights, and each group also learns from the mixture of all policies; `averaging`: weights, and all go on
-from their mean (MA); `ec-dnn`: the mixture counts for some updates after each exchange only; `best to others`: the
-mixture is the group with the greatest return. Rewards are clipped to [-1, 1] everywhere."""
+from their mean (MA); `ec-dnn`: the mixture, all alike in it, counts for some updates after each exchange only; `best
+to others`: the mixture is the group with the greatest return; `exchange T=1`: as the proposal has it (`exchange` has
+0.1). Rewards are clipped to [-1, 1] everywhere."""
 
 
 def arm(name: str, *settings: str) -> Arm:
@@ -80,8 +81,9 @@ STUDY = Study(
         arm("alone", "coupling=uncoupled"),
         arm("exchange"),
         arm("averaging", "coupling=averaging"),
-        arm("ec-dnn", "coupling.schedule=cyclic"),
+        arm("ec-dnn", "coupling.schedule=cyclic", "coupling.mixing=uniform"),
         arm("best to others", "coupling.mixing=best_group"),
+        arm("exchange T=1", "coupling.mixing.temperature=1"),
     ),
     games=(
         Game("Catch", "hpcddrl/Catch-v0", 150, (0.0, 0.8), (-0.85, 1.0), settings=CLIPPED),

@@ -82,7 +82,6 @@ def actor(rank: Rank, inbox: Inbox, receivers: Sequence[Channel[int]], length: i
     work, buffer, ask_at = rank.work, Buffer(), length // 2
     overhead = work.collect.times(1 / length)
     after = work.send + work.refresh + work.rest
-
     for turn in range(10**12):
         asked = yield from _let_in(rank, inbox, buffer)
         inbox.refresh()
