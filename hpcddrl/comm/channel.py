@@ -20,7 +20,7 @@ from mpi4py import MPI
 from hpcddrl.comm.messages import Tag as Tag  # whoever has a channel finds its tags here too
 from hpcddrl.comm.records import Layout, R, Record
 from hpcddrl.comm.wait import Backoff
-from hpcddrl.comm.world import gone_from, tested
+from hpcddrl.comm.world import gone_from, tested, unless_died
 from hpcddrl.types import RunError
 
 Comm = MPI.Comm
@@ -224,12 +224,7 @@ class Receiver(Generic[R]):
 
     def _sent(self, source: int) -> bool:
         """Say whether a record of a source is here that has no buffer."""
-        try:
-            return source not in gone_from(self._comm) and self._comm.Iprobe(source, self._tag)
-        except MPI.Exception as error:  # it has died, and this communicator will know at its next look
-            if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
-                raise
-            return False
+        return source not in gone_from(self._comm) and bool(unless_died(lambda: self._comm.Iprobe(source, self._tag)))
 
     def _post(self, slot: Slot[R]) -> None:
         if slot.source not in gone_from(self._comm):
@@ -262,6 +257,10 @@ class Ending(NamedTuple):
 
     receivers: tuple[tuple[Incoming, Callable[[Any], None]], ...] = ()  # each with what to do with late records
     senders: tuple[Sender[Any], ...] = ()
+
+    def joined(self, other: Ending) -> Ending:
+        """Return what this part and another have together."""
+        return Ending(self.receivers + other.receivers, self.senders + other.senders)
 
 
 def drain(*endings: Ending, patience_s: float = PATIENCE_S, meanwhile: Callable[[], None] = lambda: None) -> None:

@@ -12,7 +12,7 @@ from hpcddrl.comm.channel import Ending, Sender, Slot, Tag, Traffic, ignore
 from hpcddrl.comm.messages import ExchangeMessage, exchange_layout
 from hpcddrl.comm.records import ALIGNMENT, Layout
 from hpcddrl.comm.wait import wait_until
-from hpcddrl.comm.world import gone_from, tested
+from hpcddrl.comm.world import gone_from, tested, unless_died
 from hpcddrl.types import Array, Tuning, Weights
 
 CLOSING_BYTES = ALIGNMENT  # the field ``last`` alone; a whole network would be a waste at the end of hundreds of groups
@@ -86,18 +86,14 @@ class Arrivals:
 
     def _take_up(self, source: int) -> None:
         status = MPI.Status()
-        while self.open and (message := self._improbe(source, status)) is not None:
+
+        def look() -> MPI.Message | None:
+            return self._comm.Improbe(source, Tag.EXCHANGE, status)
+
+        while self.open and (message := unless_died(look)) is not None:
             slot = self._slot(status.Get_source())
             slot.requests = [(slot.source, message.Irecv([slot.buffer, MPI.BYTE]))]
             self._coming.append(slot)
-
-    def _improbe(self, source: int, status: MPI.Status) -> MPI.Message | None:
-        try:
-            return self._comm.Improbe(source, Tag.EXCHANGE, status)
-        except MPI.Exception as error:  # someone has died, and this communicator will know at its next look
-            if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
-                raise
-            return None
 
     def reopen(self) -> None:
         """Expect messages of every source again."""

@@ -8,8 +8,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from mpi4py import MPI
 
@@ -22,6 +23,7 @@ from hpcddrl.types import RunError
 LOOK_S = 0.05  # between two looks for deaths
 LOST = 75  # exit code of a job that has lost what it cannot do without: it can go on from its newest checkpoint
 NOBODY: frozenset[int] = frozenset()
+Found = TypeVar("Found")
 
 
 class World(MPI.Intracomm):
@@ -159,5 +161,15 @@ def tested(request: MPI.Request) -> bool | None:
         return bool(request.Test())
     except MPI.Exception as error:
         if error.Get_error_class() != MPI.ERR_PROC_FAILED:
+            raise
+        return None
+
+
+def unless_died(look: Callable[[], Found]) -> Found | None:
+    """Return what a look for messages finds; None if a rank has died, as the communicator will know at its next."""
+    try:
+        return look()
+    except MPI.Exception as error:
+        if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
             raise
         return None
