@@ -19,11 +19,12 @@ from benchmarks.arms.study import Arm, Game, Study
 TEXT = """\
 A server and three workers. `none`: A3C with V-trace that is told its stages and gets no help; `autoencoder`: the torso
 also learns to make frames again until the early stage is over; `replay`: workers learn from their rollouts again in the
-middle stage; `negative reward`: a quarter of what they draw is from rollouts with negative rewards; `ensemble`: in the
-late stage workers go on apart, learn from each other's mixture, and become one model again; `all`: autoencoder, replay
-and ensemble. The autoencoder's own cost is the phase pretext; the replay's is in batch (drawing) and gradient (its
-batches are trained on like fresh ones); the ensemble's is in peers (the others' networks, and the one model's learning)
-and exchange. The return is that of the last games of all workers, who are apart in the late stage."""
+middle stage; `central replay`: from those of all workers, which the server keeps; `negative reward`: a quarter of what
+they draw is from rollouts with negative rewards; `ensemble`: in the late stage workers go on apart, learn from each
+other's mixture, and become one model again; `all`: autoencoder, replay and ensemble. The autoencoder's own cost is the
+phase pretext; the replay's is in batch (drawing) and gradient (its batches are trained on like fresh ones); the
+ensemble's is in peers (the others' networks, and the one model's learning) and exchange. The return is that of the last
+games of all workers, who are apart in the late stage."""
 NO_EARLY, NO_MIDDLE, NO_LATE = "stages.early=none", "stages.middle=none", "stages.late=none"
 
 
@@ -40,6 +41,7 @@ STUDY = Study(
         arm("none", NO_EARLY, NO_MIDDLE, NO_LATE),
         arm("autoencoder", NO_MIDDLE, NO_LATE),
         arm("replay", NO_EARLY, NO_LATE),
+        arm("central replay", NO_EARLY, NO_LATE, "stages.middle.held_by=server"),
         arm("negative reward", NO_EARLY, NO_LATE, "stages.middle.negative_share=0.25"),
         arm("ensemble", NO_EARLY, NO_MIDDLE),
         arm("all"),
@@ -60,7 +62,7 @@ STUDY = Study(
             (2.0, 5.0),
             (0.5, 10.0),
             settings=("env.options.game=breakout", "env.frame_stack=1", "network.torso=auto"),
-            arms=("none", "replay", "negative reward", "ensemble"),
+            arms=("none", "replay", "central replay", "negative reward", "ensemble"),
             needs="minatar",
         ),
         Game(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,8 +99,45 @@ class SampleMessage(NamedTuple):
     version: Array
 
 
+class LearnedMessage(NamedTuple):
+    """Learner to server: a rollout, see `types.Rollout`, and how wrong the value was about each environment's part."""
+
+    last: Array
+    version: Array
+    number: Array
+    frames: Array
+    first: Array
+    action: Array
+    log_mu: Array
+    value: Array
+    action_value: Array
+    reward: Array
+    discount: Array
+    errors: Array  # [B] f32
+
+
+class DrawnMessage(NamedTuple):
+    """Server to learner: n rollouts of one environment each, side by side, see `replay.rollouts.Drawn`."""
+
+    last: Array
+    version: Array  # [n] i64
+    number: Array
+    frames: Array
+    first: Array
+    action: Array
+    log_mu: Array
+    value: Array
+    action_value: Array
+    reward: Array
+    discount: Array
+    keys: Array  # [n] i64: by which the server knows them
+    weight: Array  # [n] f32
+    stale: Array  # [1] i64: rollouts that the server has dropped for their age so far
+    kept: Array  # [1] i64: that it has
+
+
 class ErrorsMessage(NamedTuple):
-    """Learner to replay: how wrong it was about the transitions of a sample."""
+    """Learner to replay (or server): how wrong it was about the transitions (or rollouts) of a sample."""
 
     last: Array
     learned: Array  # [1] u8: they were learned from (a server may have refused the gradient)
@@ -127,22 +164,47 @@ class ActionsMessage(NamedTuple):
 
 def rollout_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[Rollout]:
     """Lay out a rollout: each of its K + T frames stands in it once."""
+    return Layout(Rollout, _rollout_fields(spec, unroll_length, num_envs))
+
+
+def _rollout_fields(spec: EnvSpec, unroll_length: int, num_envs: int) -> dict[str, tuple[tuple[int, ...], Any]]:
     length, steps = spec.frame_stack + unroll_length, (unroll_length, num_envs)
-    return Layout(
-        Rollout,
-        {
-            "version": ((1,), np.int64),
-            "number": ((1,), np.int64),
-            "frames": ((length, num_envs, *spec.frame_shape), spec.frame_dtype),
-            "first": ((length, num_envs), np.bool_),
-            "action": spec.action_field(*steps),
-            "log_mu": (steps, np.float32),
-            "value": (steps, np.float32),
-            "action_value": (steps, np.float32),
-            "reward": (steps, np.float32),
-            "discount": (steps, np.float32),
-        },
-    )
+    return {
+        "version": ((1,), np.int64),
+        "number": ((1,), np.int64),
+        "frames": ((length, num_envs, *spec.frame_shape), spec.frame_dtype),
+        "first": ((length, num_envs), np.bool_),
+        "action": spec.action_field(*steps),
+        "log_mu": (steps, np.float32),
+        "value": (steps, np.float32),
+        "action_value": (steps, np.float32),
+        "reward": (steps, np.float32),
+        "discount": (steps, np.float32),
+    }
+
+
+def learned_layout(spec: EnvSpec, unroll_length: int, num_envs: int) -> Layout[LearnedMessage]:
+    """Lay out a rollout that was learned from."""
+    errors = ((num_envs,), np.float32)
+    return Layout(LearnedMessage, _rollout_fields(spec, unroll_length, num_envs) | {"errors": errors})
+
+
+def drawn_layout(spec: EnvSpec, unroll_length: int, count: int) -> Layout[DrawnMessage]:
+    """Lay out so many rollouts of one environment each."""
+    one, many = (1,), (count,)
+    own = {
+        "version": (many, np.int64),
+        "keys": (many, np.int64),
+        "weight": (many, np.float32),
+        "stale": (one, np.int64),
+        "kept": (one, np.int64),
+    }
+    return Layout(DrawnMessage, _rollout_fields(spec, unroll_length, count) | own)
+
+
+def rollout_of(record: LearnedMessage | DrawnMessage) -> Rollout:
+    """Return the rollout in a message, sharing its memory."""
+    return Rollout(**{name: getattr(record, name) for name in Rollout._fields})
 
 
 def pull_layout() -> Layout[Pull]:

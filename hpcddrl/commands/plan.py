@@ -190,7 +190,8 @@ def _does(job: Job, role: Role) -> str:
         case "actor":
             return f"steps {envs}" + ("" if central else ", with weights of its own")
         case "server":
-            return f"holds {job.shard:,} weights and their optimizer"
+            keeps = getattr(config.stages.middle, "held_by", None) == "server"
+            return f"holds {job.shard:,} weights and their optimizer" + ", keeps its workers' rollouts" * keeps
         case "replay":
             return "keeps transitions, draws samples"
     if not job.actors:

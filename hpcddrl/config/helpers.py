@@ -114,16 +114,18 @@ class NoReuse:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RolloutReplay:
-    """Each learner keeps the rollouts that come to it, one environment's each, and learns from some again.
+    """Rollouts, one environment's each, are kept and learned from again.
 
-    A worker that steps its own environments keeps its own, a learner with actors all of theirs.
     They are corrected for their age by V-trace against the policy that acted, and for how they were drawn by
     importance weights.
     """
 
     kind: Literal["replay"] = "replay"
+    held_by: Literal["learner", "server"] = "learner"
+    """By each learner those that come to it (a worker's own, or all of its actors'), or by a server those of all of its
+    workers, who then learn from each other's (of several servers, each holds those of its share of workers)."""
     capacity: Positive = 2_000
-    """Rollouts of a single environment that each learner keeps."""
+    """Rollouts of a single environment that each holder keeps."""
     replay_ratio: PositiveFloat = 1.0
     """Batches drawn for each fresh one; all have as many rollouts."""
     max_lag: Positive = 1_000

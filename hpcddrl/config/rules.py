@@ -279,6 +279,12 @@ def _rollout_replay(config: Config) -> Rules:
     if isinstance(algorithm, QLearning):
         yield True, f"{name} with algorithm.kind = 'q_learning': it has a replay already; set stages.middle=none"
         return
+    middle = config.stages.middle
+    yield (
+        isinstance(middle, RolloutReplay) and middle.held_by == "server" and config.topology.servers == 0,
+        f"stages.middle.held_by = 'server' with topology.servers = {config.topology.servers}: there is none; set "
+        "stages.middle.held_by=learner, or update=server and topology.servers=1",
+    )
     yield (
         algorithm.correction != "vtrace",
         f"{name} with algorithm.correction = {algorithm.correction!r}: rollouts of older policies need V-trace; set "
@@ -309,6 +315,11 @@ def _determinism(config: Config) -> Rules:
         isinstance(config.stages.middle, RolloutReplay) and acting.kind == "local" and topology.actors_per_group != 0,
         "deterministic = True with stages.middle.kind = 'replay': how far actors are ahead of a learner that draws "
         "from a replay is chance; set topology.actors_per_group=0",
+    )
+    yield (
+        isinstance(config.stages.middle, RolloutReplay) and config.stages.middle.held_by == "server",
+        "deterministic = True with stages.middle.held_by = 'server': whose rollouts come there first is chance; set "
+        "stages.middle.held_by=learner",
     )
     yield (
         isinstance(acting, CentralActing) and acting.minimum != "all",

@@ -49,6 +49,7 @@ def staged() -> Config:
         --set stages.early=none --set stages.middle=none --set stages.late=none
                                                                none, with the same detector and V-trace
         --set stages.middle.negative_share=0.25                negative rewards are drawn more often
+        --set stages.middle.held_by=server                     one replay for all workers
         --set stages.early.task=next_frame                     or segmentation, object_proposals
         --set stages.early.task.weighting=even                 or attention
 

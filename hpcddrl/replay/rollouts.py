@@ -18,12 +18,14 @@ class Drawn(NamedTuple):
     """n rollouts of one environment each, side by side as one rollout of n environments."""
 
     rollout: Rollout  # its version is [n]
-    slots: Array  # [n] i64
+    keys: Array  # [n] i64: by which the memory knows them
     weight: Array  # [n] f32: importance weights (N · P)^−β
 
 
 class RolloutMemory:
     """Keeps the newest rollouts; whoever inserts some gives them their priority when they have been learned from.
+
+    Rollouts are known by keys, which count up. What is said of one that another has replaced meanwhile is ignored.
 
     A draw takes a share s of its n from the rollouts with negative rewards, so P = (1 − s) p / Σp + s q / Σq with the
     priorities p of `RolloutReplay` and q = (Σ max(−r, 0))^α. The mean of n · w · f over draws of n is then that of f
@@ -47,7 +49,8 @@ class RolloutMemory:
         self._priorities, self._negatives = SumTree(capacity), SumTree(capacity)
         self._gains, self._losses = np.zeros(capacity), np.zeros(capacity)  # Σ|r| and Σ max(−r, 0)
         self._there = np.zeros(capacity, bool)
-        self._next = 0
+        self._next = 0  # key
+        self.stale = 0  # rollouts dropped for their age
 
     def state(self) -> State:
         """See `Stateful`: what can be drawn, oldest first, and where it stands."""
@@ -61,13 +64,14 @@ class RolloutMemory:
             "negatives": self._negatives.get(slots),
             "slots": slots,
             "next": self._next,
+            "stale": self.stale,
             "capacity": capacity,
             "generator": self.generator.bit_generator.state,
         }
 
     def restore(self, state: State) -> None:
         """See `Stateful`. With another capacity the newest stay; of rollouts of another length none can be drawn."""
-        self.generator.bit_generator.state = state["generator"]
+        self.generator.bit_generator.state, self.stale = state["generator"], int(state["stale"])
         kept, capacity = state["kept"], self._config.capacity
         if any(kept[name].shape[0] != len(getattr(self._kept, name)) for name in self._columns):
             return
@@ -75,7 +79,7 @@ class RolloutMemory:
         chosen, slots, self._next = np.arange(count), state["slots"], int(state["next"])
         if state["capacity"] != capacity:
             chosen = chosen[-capacity:]
-            slots, self._next = np.arange(len(chosen)), len(chosen) % capacity
+            slots, self._next = np.arange(len(chosen)), len(chosen)
         for name in self._columns:
             getattr(self._kept, name)[:, slots] = kept[name][:, chosen]
         for name, column in self._of_each.items():
@@ -99,20 +103,22 @@ class RolloutMemory:
         return int(np.count_nonzero(self._there))
 
     def insert(self, rollout: Rollout) -> Array:
-        """Keep each environment's part of a rollout, for the oldest; return where [B]. It is drawn after `learned`."""
-        envs = rollout.reward.shape[1]
-        slots: Array = (self._next + np.arange(envs)) % self._config.capacity
-        self._next = int(slots[-1] + 1) % self._config.capacity
-        self.remove(slots)
+        """Keep each environment's part of a rollout, for the oldest; return the keys [B]. Drawn after `learned`."""
+        keys: Array = self._next + np.arange(rollout.reward.shape[1])
+        self._next = int(keys[-1]) + 1
+        slots = keys % self._config.capacity
+        self._withdraw(slots)
         self._kept.version[slots] = rollout.version
         for name in self._columns:
             getattr(self._kept, name)[:, slots] = getattr(rollout, name)
         reward = np.where(rollout.first[-len(rollout.reward) :], 0.0, rollout.reward)
         self._gains[slots], self._losses[slots] = np.abs(reward).sum(0), np.maximum(-reward, 0.0).sum(0)
-        return slots
+        return keys
 
-    def learned(self, slots: Array, errors: Array) -> None:
+    def learned(self, keys: Array, errors: Array) -> None:
         """Say how wrong the value was about rollouts [n]: they can be drawn from now on."""
+        newest = keys >= self._next - self._config.capacity
+        slots, errors = keys[newest] % self._config.capacity, errors[newest]
         match self._config.priority:
             case "td_error":
                 priority = np.asarray(errors, np.float64)
@@ -125,18 +131,18 @@ class RolloutMemory:
         self._negatives.set(slots, np.where(losses > 0, losses**alpha, 0.0))
         self._there[slots] = True
 
-    def remove(self, slots: Array) -> None:
-        """Let rollouts [n] be drawn no more."""
+    def _withdraw(self, slots: Array) -> None:
+        """Let what stands in some slots be drawn no more."""
         self._priorities.set(slots, np.zeros(len(slots)))
         self._negatives.set(slots, np.zeros(len(slots)))
         self._there[slots] = False
 
-    def drop_before(self, version: int) -> int:
-        """Remove the rollouts that older weights acted in; return how many."""
+    def drop_before(self, version: int) -> None:
+        """Remove the rollouts that older weights acted in."""
         old = np.flatnonzero(self._there & (self._kept.version < version))
+        self.stale += len(old)
         if len(old):
-            self.remove(old)
-        return len(old)
+            self._withdraw(old)
 
     def draw(self, n: int) -> Drawn:
         """Draw n rollouts with replacement; there must be one at least. Valid until one of them is replaced."""
@@ -151,7 +157,8 @@ class RolloutMemory:
         weight = (len(self) * probability) ** -self._config.beta
         columns = {name: getattr(self._kept, name)[:, slots] for name in self._columns}
         rollout = self._kept._replace(version=self._kept.version[slots], **columns)
-        return Drawn(rollout, slots, np.asarray(weight, np.float32))
+        newest = self._next - 1
+        return Drawn(rollout, newest - (newest - slots) % self._config.capacity, np.asarray(weight, np.float32))
 
 
 def shared(states: Sequence[State], holders: int, number: int) -> State:
@@ -172,6 +179,7 @@ def shared(states: Sequence[State], holders: int, number: int) -> State:
         "priorities": joined([s["priorities"] for s in states], 0),
         "negatives": joined([s["negatives"] for s in states], 0),
         "slots": np.arange(len(mine)),
+        "stale": sum(state["stale"] for state in states) if number == 0 else 0,
         "capacity": 0,  # that of nobody: they are put in from the first slot on
     }
 

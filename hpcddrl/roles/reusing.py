@@ -10,9 +10,10 @@ from hpcddrl.config import RolloutReplay
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.device import to_device
 from hpcddrl.replay.rollout_hindsight import RolloutHindsight
-from hpcddrl.replay.rollouts import Drawn, RolloutMemory
+from hpcddrl.replay.rollouts import Drawn
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.feeds import Feed
+from hpcddrl.roles.memories import Memory
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.roles.sources import Fresh, Kept
 from hpcddrl.types import Array, Batch, Rollout, Stage, State
@@ -30,7 +31,6 @@ class Reusing:
         kept: see `Fresh`.
         memory: of rollouts.
         again: makes a batch of drawn ones.
-        count: rollouts of an environment in a drawn batch.
         config: of the memory.
         control: of this rank.
         hindsight: gives drawn ones other goals.
@@ -41,67 +41,56 @@ class Reusing:
         feed: Feed,
         batcher: Batcher,
         kept: Kept,
-        memory: RolloutMemory,
+        memory: Memory,
         again: Batcher,
-        count: int,
         config: RolloutReplay,
         control: Control,
         hindsight: RolloutHindsight | None = None,
     ) -> None:
         self._hindsight = hindsight
         self._fresh = Fresh(feed, batcher, kept, control, self._look)
-        self._memory, self._again, self._count, self._config, self._control = memory, again, count, config, control
+        self._memory, self._again, self._config, self._control = memory, again, config, control
         self._running = False
         self._owed = 0.0  # drawn batches
-        self._slots: list[Array] = []  # of the last fresh batch's rollouts
         self._drawn: Drawn | None = None  # the last batch, if it was
-        self._own = np.ones(count, bool)  # of its rollouts, those with the goals that they were acted with
+        self._own = np.empty(0, bool)  # of its rollouts, those with the goals that they were acted with
         self._samples = 0
-        self._stale = 0
 
     def state(self) -> State:
         """See `Stateful`."""
-        return {"memory": self._memory.state(), "owed": self._owed, "stale": self._stale}
+        return self._memory.state() | {"owed": self._owed}
 
     def restore(self, state: State) -> None:
         """See `Stateful`."""
-        self._memory.restore(state["memory"])
-        self._owed, self._stale = float(state["owed"]), int(state["stale"])
+        self._memory.restore(state)
+        self._owed = float(state["owed"])
 
     def get(self, version: int) -> Batch:
         """See `Source`."""
         self._switch(version)
-        self._drawn = None
-        if self._running and self._owed >= 1 and self._enough(version):
-            return self._draw()
-        self._slots = []
-        return self._fresh.get(version)
+        self._drawn = self._draw(version) if self._running and self._owed >= 1 else None
+        return self._fresh.get(version) if self._drawn is None else self._batch(self._drawn)
 
     def feedback(self, errors: Array | None, learned: bool) -> None:
         """See `Source`."""
         assert errors is not None, "what is drawn by its errors has some"
         if self._drawn is not None:
-            own = self._own  # how wrong the value is about another goal says nothing of the rollout's own
-            self._memory.learned(self._drawn.slots[own], errors[own])
+            # How wrong the value is about another goal says nothing of the rollout's own.
+            self._memory.redrawn(self._drawn, errors, self._own)
             self._control.counters.replayed += self._samples
             return
         self._fresh.feedback(errors, learned)
-        if not self._slots:
-            return
-        slots = np.concatenate(self._slots)
-        if learned:
-            self._memory.learned(slots, errors)
+        if learned and self._running:
+            self._memory.learned(errors)
             self._owed += self._config.replay_ratio
-        else:
-            self._memory.remove(slots)
 
     def end(self) -> Ending:
         """See `Source`."""
-        return self._fresh.end()
+        return self._fresh.end().joined(self._memory.end())
 
     def _look(self, rollouts: list[Rollout]) -> None:
         if self._running:
-            self._slots = [self._memory.insert(rollout) for rollout in rollouts]
+            self._memory.keep(rollouts)
 
     def _switch(self, version: int) -> None:
         """Begin or end with the stage."""
@@ -110,20 +99,18 @@ class Reusing:
             self._running = not self._running
             self._control.helper("rollout_replay", self._running, f"{stage.name.lower()} stage", version)
 
-    def _enough(self, version: int) -> bool:
-        """Drop what is too stale; say whether there are as many rollouts as are drawn."""
-        self._stale += self._memory.drop_before(version - self._config.max_lag)
-        there = len(self._memory)
-        self._control.learned({"replay_stale_max": float(self._stale), "replay_kept": float(there)}, np.empty(0))
-        if there < self._count:
-            self._owed = 0.0
-        return there >= self._count
-
-    def _draw(self) -> Batch:
+    def _draw(self, version: int) -> Drawn | None:
+        """Return rollouts of the memory, if it gives any; if not, no batch of them is owed any more."""
         with self._control.timing(Phase.BATCH):
-            self._owed -= 1
-            self._drawn = drawn = self._memory.draw(self._count)
-            self._own = np.ones(self._count, bool)
+            drawn = self._memory.draw(version)
+        known = {"replay_stale_max": float(self._memory.stale), "replay_kept": float(self._memory.kept)}
+        self._control.learned(known, np.empty(0))
+        self._owed = 0.0 if drawn is None else self._owed - 1
+        return drawn
+
+    def _batch(self, drawn: Drawn) -> Batch:
+        with self._control.timing(Phase.BATCH):
+            self._own = np.ones(len(drawn.keys), bool)
             learned = None
             if self._hindsight is not None:
                 _, learned, self._own = self._hindsight(drawn.rollout, self._memory.generator)

@@ -13,6 +13,7 @@ from hpcddrl.logs.timing import Phase
 from hpcddrl.roles.applying import Applying, Order
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.legs import Legs
+from hpcddrl.roles.memories import Keeping
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.waiting import Waiting
 from hpcddrl.types import Weights
@@ -30,6 +31,7 @@ class Server:
         parameters: of this shard.
         order: which gradients are applied next.
         applying: how they become weights.
+        keeping: what else is done here.
         optimizer_state: for checkpoints.
         saver: of what others play.
         legs: of the run.
@@ -44,6 +46,7 @@ class Server:
         parameters: int,
         order: Order,
         applying: Applying,
+        keeping: Keeping,
         optimizer_state: Callable[[], dict[str, Any]],
         saver: Saver,
         legs: Legs,
@@ -52,7 +55,7 @@ class Server:
     ) -> None:
         self._world, self._learners = world, list(learners)
         self._sending, self._untold = list[int](), set[int]()
-        self._order, self._applying, self._optimizer_state = order, applying, optimizer_state
+        self._order, self._applying, self._keeping, self._optimizer_state = order, applying, keeping, optimizer_state
         self._saver, self._legs, self._control = saver, legs, control
         self._gradients = Receiver(world, learners, Tag.GRADIENT, gradient_layout(parameters), slots=1)
         self._weights = Sender(world, Tag.WEIGHTS, weights_layout(parameters), 2 * len(learners), traffic)
@@ -61,7 +64,7 @@ class Server:
         """Serve from ``weights``, this shard's, leg by leg, until the run ends."""
         while True:
             weights = self._lead(weights._replace(last=self._legs.finished(weights.frames)))
-            ending = Ending(((self._gradients, ignore),), (self._weights,))
+            ending = Ending(((self._gradients, ignore),), (self._weights,)).joined(self._keeping.end())
             self._legs.rest(ending)
             if not self._legs.between(weights, partial(self._save, weights)):
                 break
@@ -81,11 +84,13 @@ class Server:
                 early |= {slot.source: slot for slot in self._gradients.poll()}
             self._forget(self._world.gone, early)
             ready = self._order(self._sending, early) if self._sending else []
-            if not ready:
+            kept = self._keeping.serve(weights.version)
+            if ready or kept:
+                pause.reset()
+            else:
                 with timing(Phase.WAIT):
                     pause.pause()
                 continue
-            pause.reset()
             for learners in ready:
                 weights = self._serve(weights, [early.pop(learner) for learner in learners])
             control.tick()

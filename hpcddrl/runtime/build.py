@@ -51,6 +51,7 @@ from hpcddrl.roles.applying import (
 )
 from hpcddrl.roles.feeds import Central, Feed, Inline, Queue, Taking
 from hpcddrl.roles.learner import Learner
+from hpcddrl.roles.memories import Keeping, KeepsNothing, KeepsRollouts, Memory, OwnMemory, ServersMemory
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
 from hpcddrl.roles.reducing import AllReduceUpdate, AtOnce, Pipelined, Reduction, ThroughHost
 from hpcddrl.roles.replay import ReplayRank
@@ -128,6 +129,7 @@ def _server(rank: Rank) -> Callable[[], None]:
         len(own),
         order,
         applying,
+        _keeping(rank, dealt(learners, number, shards)),
         lambda: step.optimizer.state_dict(),  # a late ensemble restarts it
         saver_of(rank, network),
         legs_of(rank, _enough(rank, shares=1)),
@@ -136,6 +138,37 @@ def _server(rank: Rank) -> Callable[[], None]:
     )
     weights = _start(rank, own, step)
     return lambda: server.run(weights)
+
+
+def _keeping(rank: Rank, learners: list[int]) -> Keeping:
+    config, middle = rank.config, rank.config.stages.middle
+    if not isinstance(middle, RolloutReplay) or middle.held_by != "server":
+        return KeepsNothing()
+    memory, count = _rollout_memory(rank, middle), columns_per_batch(config, config.topology.actors_per_group or 0)
+    unroll_length, num_envs = config.algorithm.unroll_length, config.env.num_envs
+    made = KeepsRollouts(
+        rank.comms.world,
+        learners,
+        memory,
+        rank.spec,
+        unroll_length,
+        num_envs,
+        count,
+        middle,
+        rank.control,
+        rank.traffic,
+    )
+    return rank.remember("rollouts", made)
+
+
+def _rollout_memory(rank: Rank, config: RolloutReplay) -> RolloutMemory:
+    _, like = rollout_layout(rank.spec, rank.config.algorithm.unroll_length, 1).allocate()
+    nbytes = rollouts_bytes(rank.config, rank.spec, rank.place.role)
+    rank.lines.append(
+        f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each "
+        f"{rank.place.role}"
+    )
+    return RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
 
 
 def _compensation(
@@ -334,18 +367,34 @@ def _source(rank: Rank, answer: Answer, publisher: Publishing, reduction: Reduct
 
 def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, config: RolloutReplay) -> sources.Source:
     unroll_length, count = rank.config.algorithm.unroll_length, columns_per_batch(rank.config, len(rank.actors))
-    _, like = rollout_layout(rank.spec, unroll_length, 1).allocate()
-    memory = RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
     again = Batcher(rank.spec, unroll_length, count, 1, rank.devices.learner)
-    nbytes = rollouts_bytes(rank.config, rank.spec)
+    memory = _servers_memory(rank, count, config) if config.held_by == "server" else _own_memory(rank, count, config)
     hindsight = _rollout_hindsight(rank, config)
-    made = Reusing(feed, batcher, kept, memory, again, count, config, rank.control, hindsight)
-    rank.remember("rollouts", made)
-    rank.lines.append(
-        f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each learner"
-        + (f"; {len(memory):,} are there" if rank.saved is not None else "")
-    )
+    made = rank.remember("rollouts", Reusing(feed, batcher, kept, memory, again, config, rank.control, hindsight))
+    if rank.saved is not None:
+        rank.lines.append(f"replay of rollouts: {memory.kept:,} are there")
     return made
+
+
+def _own_memory(rank: Rank, count: int, config: RolloutReplay) -> Memory:
+    return OwnMemory(_rollout_memory(rank, config), count, config.max_lag)
+
+
+def _servers_memory(rank: Rank, count: int, config: RolloutReplay) -> Memory:
+    world, servers, learners = rank.comms.world, ranks_of(rank.places, Role.SERVER), ranks_of(rank.places, Role.LEARNER)
+    return ServersMemory(
+        world,
+        servers[learners.index(world.rank) % len(servers)],
+        rank.spec,
+        rank.config.algorithm.unroll_length,
+        rank.config.env.num_envs,
+        most_rollouts(rank.config, len(rank.actors)),
+        count,
+        config.max_lag,
+        rank.config.seed * 1000 + world.rank,
+        rank.control,
+        rank.traffic,
+    )
 
 
 def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing, reduction: Reduction | None) -> Feed:

@@ -134,6 +134,7 @@ def _server(job: Job) -> list[Part]:
         Part("optimizer's vectors", shard, optimizer_vectors(config.optimization.method)),
         Part("backups of the weights", shard, _backups(job)),
         Part("running mean square", shard, int(isinstance(config.update.compensation, AdaptiveCompensation))),
+        _held(job, Role.SERVER),
     ]
 
 

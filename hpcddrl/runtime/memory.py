@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def rollouts_bytes(config: Config, spec: EnvSpec) -> int:
-    """Return the bytes of the rollouts that each learner keeps to learn from again, 0 if none does. Pure."""
-    if not isinstance(config.stages.middle, RolloutReplay):
+def rollouts_bytes(config: Config, spec: EnvSpec, role: Role) -> int:
+    """Return the bytes of the rollouts that each rank of a role keeps to learn from again, 0 if none does. Pure."""
+    middle = config.stages.middle
+    if not isinstance(middle, RolloutReplay) or middle.held_by != role:
         return 0
-    return rollout_layout(spec, config.algorithm.unroll_length, config.stages.middle.capacity).nbytes
+    return rollout_layout(spec, config.algorithm.unroll_length, middle.capacity).nbytes
 
 
 def replay_bytes_of(config: Config, spec: EnvSpec, places: tuple[Place, ...], rank: int) -> int:
     """Return the bytes of the replay that a rank will hold, of transitions or of rollouts; 0 if it has none. Pure."""
-    if places[rank].role is Role.LEARNER and isinstance(config.stages.middle, RolloutReplay):
-        return rollouts_bytes(config, spec)
+    if isinstance(config.stages.middle, RolloutReplay):
+        return rollouts_bytes(config, spec, places[rank].role)
     if not isinstance(config.experience, Replay) or not isinstance(config.algorithm, QLearning):
         return 0
     me = places[rank]

@@ -16,10 +16,12 @@ from hpcddrl.comm.control_messages import status_layout
 from hpcddrl.comm.messages import (
     Tag,
     actions_layout,
+    drawn_layout,
     errors_layout,
     exchange_layout,
     frames_layout,
     gradient_layout,
+    learned_layout,
     published_layout,
     pull_layout,
     rollout_layout,
@@ -44,7 +46,7 @@ from hpcddrl.networks.flat import TAIL, size
 from hpcddrl.networks.make import make_network
 from hpcddrl.roles.counters import COUNTERS, REPORTS_PER_ROW, steppers
 from hpcddrl.roles.stages import most_returns
-from hpcddrl.runtime.parts import published_bytes, rollouts_per_batch
+from hpcddrl.runtime.parts import columns_per_batch, most_rollouts, published_bytes, rollouts_per_batch
 from hpcddrl.settings import group_config
 from hpcddrl.types import Array, EnvSpec
 
@@ -238,7 +240,8 @@ def _experience(job: Job, steps_per_s: float) -> list[Flow]:
     if not isinstance(config.experience, Replay):
         posted = -(-rollouts_per_batch(config, job.actors) // max(1, job.actors))
         pairs = _all_pairs(actors, learners)
-        return [Flow(_name(Tag.ROLLOUT), rollout, *pairs, rate / job.learners, posted=posted, sending=1, most=1)]
+        flow = Flow(_name(Tag.ROLLOUT), rollout, *pairs, rate / job.learners, posted=posted, sending=1, most=1)
+        return [flow, *_kept(job, steps_per_s)]
     if not replays.size:
         return [Flow(_name(Tag.ROLLOUT), rollout, *_dealt(actors, learners), rate, posted=1, sending=1, most=1)]
     size, count = config.experience.batch_size, replays.shape[1]
@@ -249,6 +252,25 @@ def _experience(job: Job, steps_per_s: float) -> list[Flow]:
         Flow(_name(Tag.ROLLOUT), rollout, *_dealt(actors, replays), rate, posted=2, sending=1, most=1),
         Flow(_name(Tag.SAMPLE), sample, holders, takers, draws, posted=2, sending=job.learners, most=job.learners),
         Flow(_name(Tag.ERRORS), errors, takers, holders, draws, posted=2, sending=count, most=2 * count),
+    ]
+
+
+def _kept(job: Job, steps_per_s: float) -> list[Flow]:
+    """Return what goes to servers that keep rollouts, in the middle stage, and comes back."""
+    config, middle = job.config, job.config.stages.middle
+    if not isinstance(middle, RolloutReplay) or middle.held_by != "server":
+        return []
+    unroll_length, num_envs = config.algorithm.unroll_length, config.env.num_envs
+    there, back = _dealt(job.by_group(Role.LEARNER).reshape(1, -1), np.array([ranks_of(job.places, Role.SERVER)]))
+    most, count = most_rollouts(config, job.actors), columns_per_batch(config, job.actors)
+    fresh = learner_steps_per_s(job, steps_per_s) / (unroll_length * num_envs)
+    draws = fresh / rollouts_per_batch(config, job.actors) * middle.replay_ratio
+    learned, drawn = learned_layout(job.spec, unroll_length, num_envs), drawn_layout(job.spec, unroll_length, count)
+    learners = -(-len(there) // config.topology.servers)
+    return [
+        Flow(_name(Tag.ROLLOUT), learned.nbytes, there, back, fresh, posted=1, sending=most, most=most + 1),
+        Flow(_name(Tag.SAMPLE), drawn.nbytes, back, there, draws, posted=1, sending=learners, most=2 * learners),
+        Flow(_name(Tag.ERRORS), errors_layout(count).nbytes, there, back, draws, posted=1, sending=1, most=2),
     ]
 
 

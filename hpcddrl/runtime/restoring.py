@@ -220,7 +220,8 @@ def _redistributed(
         if "optimizer" in state:
             state["optimizer"] = state["optimizer"] | {"frames": frames}
     learners = ranks_of(places, Role.LEARNER)
-    if rank in learners and isinstance(config.stages.middle, RolloutReplay):
+    middle = config.stages.middle
+    if rank in learners and isinstance(middle, RolloutReplay) and middle.held_by == "learner":
         state |= _rollouts(manifest, len(learners), learners.index(rank), part)
     holders = _holders(config, places)
     if rank in holders:
@@ -262,7 +263,7 @@ def _share(manifest: Manifest, config: Config, holders: int, number: int, part: 
 def _rollouts(manifest: Manifest, learners: int, number: int, part: Callable[[int], State]) -> State:
     """Return a learner's share of all rollouts that were kept to be learned from again."""
     before = [part(r).get("rollouts") for r in _then(manifest, Role.LEARNER)]
-    held = [state for state in before if state is not None]
+    held = [state for state in before if state is not None and "memory" in state]
     if not held:
         return {}
     return {"rollouts": held[0] | {"memory": shared([state["memory"] for state in held], learners, number)}}

@@ -152,3 +152,19 @@ def test_the_account_closes_over_segments_on_other_numbers_of_ranks(recipe, size
             assert found["used"] > before["used"]
         before = found
     assert before["frames"] >= 12000
+
+
+def test_rollouts_that_a_server_keeps_are_there_again_when_a_run_goes_on(tmp_path):
+    out = tmp_path / "run"
+    options = settings(**REPLAYED, stages__middle__held_by="server")
+    first = hpcddrl(3, "run", "staged", "--env", CATCH, "--frames", "15000", "--out", out, *options, cwd=tmp_path)
+    assert first.rc == 0, first.text
+    assert re.search(r"replay of 2,000 rollouts .* GB on each server", first.stdout), first.text
+    account(out)
+    assert read_json(out / "summary.json")["transitions"]["replayed"] > 0
+    more = hpcddrl(3, "run", "--resume", out, "--frames", "25000", cwd=tmp_path)
+    assert more.rc == 0, more.text
+    (kept,) = set(re.findall(r"replay of rollouts: ([\d,]+) are there", more.stdout))
+    assert int(kept.replace(",", "")) >= 16, "as many as a batch has"
+    account(out)
+    assert read_json(out / "summary.json")["transitions"]["replayed"] > 0

@@ -315,6 +315,10 @@ SERVER = ["update=server", "topology.servers=1"]
             ["stages.middle=replay", "stages.detector=detected", "algorithm.surrogate=clipped"],
             ["stages.middle.kind = 'replay'", "algorithm.surrogate.kind = 'clipped'"],
         ),
+        (
+            ["stages.middle=replay", "stages.detector=detected", "stages.middle.held_by=server"],
+            ["stages.middle.held_by = 'server' with topology.servers = 0", "update=server"],
+        ),
         ([*Q, "stages.middle=replay", "stages.detector=detected"], ["stages.middle.kind", "'q_learning'"]),
         ([*SERVER, "stages.late=ensemble"], ["stages.late.kind = 'ensemble'", "stages.detector.kind = 'none'"]),
         (

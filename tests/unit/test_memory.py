@@ -71,6 +71,8 @@ def test_each_learner_keeps_rollouts_of_one_environment():
     assert server == 0
     assert learners[0] == learners[1]
     assert frames < learners[0] < 1.1 * frames + 500 * 300
+    theirs = override(config, ["stages.middle.held_by=server"])
+    assert [replay_bytes_of(theirs, SPEC, places, rank) for rank in range(3)] == [learners[0], 0, 0]
 
 
 def require(monkeypatch, ranks, free=1000):

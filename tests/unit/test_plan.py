@@ -126,6 +126,17 @@ def test_rollouts_that_are_drawn_again_are_updates_too():
     assert by_kind(twice)["status"].nbytes - untold["status"].nbytes == 8 * 4096
 
 
+def test_rollouts_that_a_server_keeps_go_there_once_and_come_back_as_often_as_they_are_drawn():
+    made = job("staged", 4, "stages.middle.held_by=server", "stages.middle.replay_ratio=0.5")
+    found, batches = by_kind(made), 1000 / (made.config.algorithm.unroll_length * made.config.env.num_envs)
+    assert found["rollout"].messages_per_s == pytest.approx(3 * batches)
+    assert found["sample"].messages_per_s == found["errors"].messages_per_s == pytest.approx(3 * batches / 2)
+    assert set(found["rollout"].receivers) == set(found["sample"].senders) == {0}
+    own = by_kind(job("staged", 4))
+    assert "sample" not in own
+    assert "rollout" not in own
+
+
 def test_passes_over_a_batch_are_updates_too():
     made = job("ppo", 1)
     surrogate = made.config.algorithm.surrogate

@@ -20,6 +20,7 @@ from hpcddrl.rl.losses import effective_share
 from hpcddrl.rl.policies import policy_for
 from hpcddrl.roles.counters import Counters
 from hpcddrl.roles.feeds import Arrived
+from hpcddrl.roles.memories import OwnMemory
 from hpcddrl.roles.reusing import Reusing
 from hpcddrl.roles.rollouts import Batcher
 from hpcddrl.types import Discrete, EnvSpec, Stage, Weights
@@ -51,9 +52,9 @@ def numbered(number, envs=B, version=0):
 def test_what_is_drawn_is_what_was_kept_and_the_oldest_goes_first():
     memory = memory_of(capacity=5)
     for number in range(4):  # 8 rollouts of one environment, of which 5 fit
-        slots = memory.insert(numbered(number, version=number))
+        keys = memory.insert(numbered(number, version=number))
         assert len(memory) <= 5
-        memory.learned(slots, np.ones(B))
+        memory.learned(keys, np.ones(B))
     assert len(memory) == 5
     drawn = memory.draw(200)
     numbers, envs = np.divmod(drawn.rollout.reward[0], 100)
@@ -65,17 +66,28 @@ def test_what_is_drawn_is_what_was_kept_and_the_oldest_goes_first():
     assert drawn.rollout.frames.shape == (1 + T, 200, 2)
 
 
-def test_what_is_not_learned_from_yet_or_too_old_or_removed_is_not_drawn():
+def test_what_is_not_learned_from_yet_or_too_old_is_not_drawn():
     memory = memory_of(capacity=8)
-    slots = [memory.insert(numbered(number, version=10 * number)) for number in range(3)]
+    keys = [memory.insert(numbered(number, version=10 * number)) for number in range(3)]
     assert len(memory) == 0
-    for one in slots:
-        memory.learned(one, np.ones(B))
-    memory.remove(slots[1])
-    assert memory.drop_before(10) == B
-    assert len(memory) == B
+    for number in (0, 2):
+        memory.learned(keys[number], np.ones(B))
+    memory.drop_before(10)
+    assert (len(memory), memory.stale) == (B, B)
     assert set(memory.draw(50).rollout.version) == {20}
-    assert memory.drop_before(10) == 0, "counted once"
+    memory.drop_before(10)
+    assert memory.stale == B, "counted once"
+
+
+def test_what_is_said_of_a_rollout_that_another_has_replaced_is_ignored():
+    memory = memory_of(capacity=2 * B, alpha=1.0, epsilon=1e-9)
+    keys = [memory.insert(numbered(number)) for number in range(3)]  # the third takes the first one's place
+    memory.learned(keys[2], np.full(B, 3.0))
+    memory.learned(keys[0], np.full(B, 7.0))
+    np.testing.assert_allclose(memory._priorities.get(keys[2] % (2 * B)), [3.0, 3.0])
+    memory.learned(np.concatenate(keys[:2]), np.array([7.0, 7.0, 1.0, 2.0]))
+    np.testing.assert_allclose(memory._priorities.get(keys[1]), [1.0, 2.0])
+    assert set(memory.draw(50).keys) == {*keys[1], *keys[2]}
 
 
 REWARDS = np.array([[0, 0, 0], [1, 0, 2], [-1, 0, 0], [-3, 0, 1], [0, 0.5, 0], [0, -2, -2]], float).T  # [T, 6]
@@ -96,10 +108,10 @@ def test_draws_are_as_likely_as_the_formula_says_and_weighed_for_it(priority, al
         q.append(loss**alpha if loss else 0.0)
     wanted = (1 - share) * np.array(p) / sum(p) + share * np.array(q) / sum(q)
     draws = [memory.draw(100) for _ in range(60)]
-    found = np.bincount(np.concatenate([drawn.slots for drawn in draws]), minlength=7)[:6] / 6000
+    found = np.bincount(np.concatenate([drawn.keys for drawn in draws]), minlength=7)[:6] / 6000
     np.testing.assert_allclose(found, wanted, atol=0.02)
     for drawn in draws[:2]:
-        np.testing.assert_allclose(drawn.weight, (6 * wanted[drawn.slots]) ** -0.7, rtol=1e-5)
+        np.testing.assert_allclose(drawn.weight, (6 * wanted[drawn.keys]) ** -0.7, rtol=1e-5)
 
 
 def test_rewards_of_steps_that_only_reset_are_no_rewards():
@@ -107,7 +119,7 @@ def test_rewards_of_steps_that_only_reset_are_no_rewards():
     rollout = rollout_of(2, reward=np.array([[5.0, 1.0]] * T))
     rollout.first[1:, 0] = True
     memory.learned(memory.insert(rollout), np.zeros(2))
-    assert (memory.draw(100).slots == 1).all()
+    assert (memory.draw(100).keys == 1).all()
 
 
 # --- the gradient
@@ -251,10 +263,12 @@ def test_a_restored_memory_goes_on_alike(count):
             memory.learned(memory.insert(numbered(number, version=number)), np.full(B, float(number)))
         ours, theirs = first.draw(5), second.draw(5)
         for a, b in zip(
-            (*ours.rollout, ours.slots, ours.weight), (*theirs.rollout, theirs.slots, theirs.weight), strict=True
+            (*ours.rollout, ours.keys, ours.weight), (*theirs.rollout, theirs.keys, theirs.weight), strict=True
         ):
             np.testing.assert_array_equal(a, b)
-    assert first.drop_before(21) == second.drop_before(21)
+    for memory in (first, second):
+        memory.drop_before(25)
+    assert first.stale == second.stale > 0
 
 
 @pytest.mark.parametrize("capacity", [3, 12])
@@ -263,8 +277,8 @@ def test_with_another_capacity_the_newest_stay(capacity):
     after.restore(through_a_file(before.state()))
     assert len(after) == min(7, capacity)
     assert {int(v) for v in after.draw(200).rollout.version} == {8, 7, 6, 5} if capacity > 7 else {8, 7}
-    slots = after.insert(numbered(20, version=20))
-    after.learned(slots, np.ones(B))
+    keys = after.insert(numbered(20, version=20))
+    after.learned(keys, np.ones(B))
     assert len(after) == min(9, capacity)
     assert 8 in after.draw(300).rollout.version
 
@@ -316,8 +330,8 @@ def source_of(**config):
         metrics=[],
     )
     chosen = RolloutReplay(**{"capacity": 20, **config})
-    memory = RolloutMemory(chosen, rollout_of(1), 0)
-    source = Reusing(Feed(), Batcher(SPEC, T, B, 1), None, memory, Batcher(SPEC, T, B, 1), B, chosen, link)
+    memory = OwnMemory(RolloutMemory(chosen, rollout_of(1), 0), B, chosen.max_lag)
+    source = Reusing(Feed(), Batcher(SPEC, T, B, 1), None, memory, Batcher(SPEC, T, B, 1), chosen, link)
     return source, link, helped
 
 
@@ -404,13 +418,13 @@ def test_rollouts_with_another_goal_keep_their_priorities_and_only_steps_to_it_c
     learned, own = np.array([[True, True], [True, False], [True, False]]), np.array([True, False])
     source._hindsight = lambda rollout, rng: (rollout, learned, own)
     (fresh,) = learn(source, 1)
-    priorities = source._memory._priorities.weights.copy()
+    priorities = source._memory._memory._priorities.weights.copy()
     drawn = source.get(1)
     assert (fresh.samples, drawn.samples) == (T * B, 4)
     np.testing.assert_array_equal(drawn.valid.numpy(), learned)
-    slots = source._drawn.slots
+    slots = source._drawn.keys  # the memory has room left
     source.feedback(np.array([7.0, 9.0], np.float32), True)
     assert link.counters.replayed == 4
-    after = source._memory._priorities.weights
+    after = source._memory._memory._priorities.weights
     assert after[slots[0]] == pytest.approx((7.0 + 0.01) ** 0.6)
     assert slots[0] == slots[1] or after[slots[1]] == priorities[slots[1]]
