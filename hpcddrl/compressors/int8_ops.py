@@ -2,7 +2,8 @@
 
 torch has them as `onednn::qconv_pointwise` and `onednn::qlinear_pointwise`, the operators of quantised graphs: no
 global engine and no quantised tensor types are involved. Convolutions write bytes; linear layers write float32, since
-what follows them wants floats. Processors without VNNI may clip sums of two products at 16 bits.
+what follows them wants floats. Where the learner's processor has no VNNI, weights have 7 bits instead of 8, so that
+nothing is clipped there; give it one as its actors have.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcddrl.compressors.layers import Weighted
-from hpcddrl.compressors.quantization import Grid, grid_of, quantised_weight, to_grid
+from hpcddrl.compressors.quantization import Grid, grid_of, quantised_weight, to_grid, weight_levels
 from hpcddrl.networks.torsos import Residual
 
 ops = torch.ops.onednn
@@ -42,7 +43,8 @@ class _Layer:
 
     def __init__(self, layer: Weighted) -> None:
         self.layer = layer
-        self.weight, self.scale = quantised_weight(layer.weight)
+        self._levels = weight_levels()
+        self.weight, self.scale = quantised_weight(layer.weight, self._levels)
         self.bias = torch.zeros(len(self.scale))
         self.grid = torch.tensor([1.0, 0.0])
         self.zeros = torch.zeros(len(self.scale), dtype=torch.int32)
@@ -51,7 +53,7 @@ class _Layer:
         return [self.weight, self.scale, self.bias, self.grid]
 
     def take(self) -> None:
-        self.weight, self.scale = quantised_weight(self.layer.weight)
+        self.weight, self.scale = quantised_weight(self.layer.weight, self._levels)
         if self.layer.bias is not None:
             self.bias.copy_(self.layer.bias.detach())
 

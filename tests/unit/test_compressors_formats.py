@@ -12,7 +12,7 @@ from hpcddrl.compressors.compressed import Blueprint, as_bytes, from_bytes
 from hpcddrl.compressors.cost import cost_of
 from hpcddrl.compressors.int8 import Int8StandIn
 from hpcddrl.compressors.int8_ops import integer_ops, pooled
-from hpcddrl.compressors.quantization import Grid, grid_of, quantised_weight, to_grid
+from hpcddrl.compressors.quantization import Grid, grid_of, quantised_weight, to_grid, weight_levels
 from hpcddrl.config import ActorCritic, Network
 from hpcddrl.networks.flat import flatten
 
@@ -118,14 +118,30 @@ def test_what_a_grid_does_not_cover_becomes_its_end():
     assert to_grid(torch.tensor([-9.0, 9.0]), grid_of(-1, 1)).tolist() == [0, 255]
 
 
-def test_a_weights_error_is_at_most_half_a_step_of_its_own_output():
+@pytest.mark.parametrize(
+    ("processor", "levels"),
+    [
+        ({"architecture": "x86_64", "avx2": True}, 63),
+        ({"architecture": "x86_64", "avx2": True, "avx_vnni": True}, 127),
+        ({"architecture": "x86_64", "avx512_vnni": True}, 127),
+        ({"architecture": "aarch64"}, 127),
+    ],
+)
+def test_weights_are_coarser_where_sums_of_two_products_would_be_clipped(processor, levels, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert weight_levels() == levels
+    assert 2 * 255 * levels <= (2**15 - 1 if levels == 63 else 2**31 - 1)
+
+
+@pytest.mark.parametrize("levels", [63, 127])
+def test_a_weights_error_is_at_most_half_a_step_of_its_own_output(levels):
     weight = torch.randn(6, 3, 2, 2) * torch.logspace(-3, 2, 6).view(-1, 1, 1, 1)
     weight[4] = 0.0
-    values, scale = quantised_weight(weight)
+    values, scale = quantised_weight(weight, levels)
     error = (values * scale.view(-1, 1, 1, 1) - weight).abs().flatten(1).amax(1)
     assert (error <= 0.5001 * scale).all()
     assert values.dtype == torch.int8
-    assert values.flatten(1).abs().amax(1).tolist() == [127, 127, 127, 127, 0, 127]
+    assert values.flatten(1).abs().amax(1).tolist() == [levels, levels, levels, levels, 0, levels]
 
 
 # --- integer kernels
