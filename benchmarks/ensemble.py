@@ -73,34 +73,35 @@ def _fewer(exchange: Passage, alone: Passage) -> tuple[str, str]:
     return f"{written(ratio, '{:.2f}'.format)} of those alone", verdict
 
 
+ARMS = (
+    arm("alone", "coupling=uncoupled"),
+    arm("exchange"),
+    arm("averaging", "coupling=averaging"),
+    arm("ec-dnn", "coupling.schedule=cyclic", "coupling.mixing=uniform"),
+    arm("best to others", "coupling.mixing=best_group"),
+    arm("exchange T=1", "coupling.mixing.temperature=1"),
+)
 STUDY = Study(
     name="ensemble",
     title="The group ensemble and its rivals",
     text=TEXT,
-    arms=(
-        arm("alone", "coupling=uncoupled"),
-        arm("exchange"),
-        arm("averaging", "coupling=averaging"),
-        arm("ec-dnn", "coupling.schedule=cyclic", "coupling.mixing=uniform"),
-        arm("best to others", "coupling.mixing=best_group"),
-        arm("exchange T=1", "coupling.mixing.temperature=1"),
-    ),
+    arms=ARMS,
     games=(
-        Game("Catch", "hpcddrl/Catch-v0", 150, (0.0, 0.8), (-0.85, 1.0), settings=CLIPPED),
-        Game("CartPole", "CartPole-v1", 150, (100.0, 400.0), (22.0, 500.0), settings=CLIPPED),
+        Game("Catch", "hpcddrl/Catch-v0", 60, (0.0, 0.5), (-0.85, 1.0), settings=CLIPPED),
         Game(
             "MinAtar Breakout",
             "minatar.gym:BaseEnv",
-            240,
-            (2.0, 5.0),
+            60,
+            (1.0, 3.0),
             (0.5, 10.0),
             settings=("env.options.game=breakout", *CLIPPED),
+            arms=tuple(arm.name for arm in ARMS[:-1]),
             needs="minatar",
         ),
         Game(
             "Pong",
             "ALE/Pong-v5",
-            1800,
+            1200,
             (-18.0, 0.0, 18.0),
             (-21.0, 21.0),
             seeds=(1,),
