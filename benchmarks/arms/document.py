@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from benchmarks.arms.sections import Section, sections_of
-from benchmarks.arms.study import Circumstances, Study
+from benchmarks.arms.study import Study
 from benchmarks.arms.tables import costs, numbers, passages, returns, scores, together, twins
 from benchmarks.rows import CHANGED, Row
 
@@ -18,9 +18,9 @@ sides are drawn anew; where the interval holds 0 (or 1) it says `no difference s
 group's twin has the same number and the same seed in the other arm. Scores are of greedy games after the run, as
 `python -m hpcddrl export` plays them. A target is reached when the groups' mean return over their last 100 games (at
 least 25 each) is; where a seed never got there it counts with the whole of its run, so that the number is a least one,
-marked ≥, and no ratio is given. Phases are the mean share of a role's ranks' wall time; a helper's seconds are what one
-learner spent in its phase. Load is the machine's load average as the runs started, others the cores that other
-processes kept busy meanwhile. Code is git's tree of hpcddrl/."""
+marked ≥, and no ratio is given. All arms of a seed ran on the same machine. Phases are the mean share of a role's
+ranks' wall time; a helper's seconds are what one learner spent in its phase. Load is the machine's load average as the
+runs started, others the cores that other processes kept busy meanwhile. Code is git's tree of hpcddrl/."""
 
 
 def document(study: Study, rows: Sequence[Row], code: str) -> str:
@@ -37,14 +37,14 @@ def document(study: Study, rows: Sequence[Row], code: str) -> str:
         lines += ["", *_text(study, section, code)]
     for alike in comparable(study, sections):
         if found := together(study, alike):
-            around, seconds = alike[0].around, dict.fromkeys(f"{section.game.seconds:g} s" for section in alike)
-            lines += ["", f"## All games together, {', '.join(seconds)}", "", f"{_machine(around)}.", "", *found]
+            seconds = dict.fromkeys(f"{section.game.seconds:g} s" for section in alike)
+            lines += ["", f"## All games together, {', '.join(seconds)}", "", *found]
     return "\n".join(lines if sections else [*lines, "", "No row yet."]) + "\n"
 
 
 def _text(study: Study, section: Section, code: str) -> list[str]:
-    game, around = section.game, section.around
-    lines = [f"## {game.name}, {game.seconds:g} s", "", f"{game.env}; {_machine(around)}.", ""]
+    game = section.game
+    lines = [f"## {game.name}, {game.seconds:g} s", "", f"{game.env}; {_machines(section)}.", ""]
     parts = [returns(study, section), passages(study, section)]
     parts += [twins(study, section), scores(study, section), costs(study, section)]
     parts += [*(table(study, section) for table in study.tables), provenance(section), state(study, section, code)]
@@ -53,17 +53,22 @@ def _text(study: Study, section: Section, code: str) -> list[str]:
 
 def comparable(study: Study, sections: Sequence[Section]) -> list[list[Section]]:
     """Return the sections by circumstances: those that took the study's own times together, others by theirs."""
-    kinds: dict[tuple[Circumstances, float | None], list[Section]] = {}
+    kinds: dict[tuple[str, float | None], list[Section]] = {}
     for section in sections:
         seconds = None if section.game in study.games else section.game.seconds
-        kinds.setdefault((section.around, seconds), []).append(section)
+        kinds.setdefault((section.side_by_side, seconds), []).append(section)
     return list(kinds.values())
 
 
-def _machine(around: Circumstances) -> str:
+def _machines(section: Section) -> str:
     """Say where runs were made."""
-    count = around.side_by_side
-    return around.machine + ("" if count == "1" else f", {count} runs at a time on equal shares of the processors")
+    seeds: dict[str, set[int]] = {}
+    for row in section.all_rows:
+        seeds.setdefault(row["machine"], set()).add(int(row["seed"]))
+    told = [f"seeds {', '.join(map(str, sorted(those)))} on {machine}" for machine, those in seeds.items()]
+    count = section.side_by_side
+    where = "; ".join(told) if len(seeds) > 1 else next(iter(seeds))
+    return where + ("" if count == "1" else f"; {count} runs at a time on equal shares of the processors")
 
 
 def provenance(section: Section) -> list[str]:

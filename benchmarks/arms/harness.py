@@ -32,9 +32,9 @@ Interquartile mean over seeds with its 95 % bootstrap interval; thin lines are t
 its seeds does."""
 COURSE = """\
 
-A row is written to NAME.csv as each run ends; rows of the same configuration, code (git's tree of hpcddrl/) and
-machine are skipped, so that a study can grow over several days. NAME.md and NAME.png are drawn from the rows. The runs
-stay under runs/bench-NAME/.
+A row is written to NAME.csv as each run ends; rows of the same configuration and code (git's tree of hpcddrl/) are
+skipped, so that a study can grow over several days and machines: all arms of a seed on one of them. NAME.md and
+NAME.png are drawn from the rows. The runs stay under runs/bench-NAME/.
 
 Exit codes: 0 done, 1 a run failed (the others went on), 2 refused.
 """
@@ -48,9 +48,14 @@ class Bench:
         self.csv = folder / f"{study.name}.csv"
 
     def missing(self, runs: Sequence[Run], dirty: bool) -> list[Run]:
-        """Return the runs without a row."""
-        code = committed()
-        return absent(read_rows(self.csv), {run: run.key(self._around, code) for run in runs}, dirty)
+        """Return the runs without a row, but for those whose game and seed another machine has all arms of."""
+        rows, code, lacking = read_rows(self.csv), committed(), set[Run]()
+        machines = dict.fromkeys([self._around.machine, *(row["machine"] for row in rows)])
+        for alike in {(run.game, run.seed): [r for r in runs if r[1:] == run[1:]] for run in runs}.values():
+            keys = [{r: r.key(self._around._replace(machine=name), code) for r in alike} for name in machines]
+            lacks = [absent(rows, these, dirty) for these in keys]
+            lacking |= set(lacks[0] if all(lacks) else [])
+        return [run for run in runs if run in lacking]
 
     def task(self, wave: Sequence[Run]) -> Task:
         """Return some runs that are made side by side as one task."""
