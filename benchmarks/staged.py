@@ -50,7 +50,7 @@ STUDY = Study(
         Game(
             "Catch",
             "hpcddrl/Catch-v0",
-            180,
+            150,
             (-0.5, 0.0, 0.8),
             (-0.85, 1.0),
             settings=("network.torso=nips", "env.frame_stack=2"),  # convolutions, and two frames to tell what moves
@@ -58,7 +58,7 @@ STUDY = Study(
         Game(
             "MinAtar Breakout",  # images of 10 pixels have no convolutions to learn
             "minatar.gym:BaseEnv",
-            240,
+            90,
             (2.0, 5.0),
             (0.5, 10.0),
             settings=("env.options.game=breakout", "env.frame_stack=1", "network.torso=auto"),
@@ -68,7 +68,7 @@ STUDY = Study(
         Game(
             "Pong",
             "ALE/Pong-v5",
-            1200,
+            900,
             (-20.0, -18.0, 0.0),
             (-21.0, 21.0),
             seeds=(1, 2),
