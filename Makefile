@@ -31,7 +31,7 @@ hpcddrl: distributed deep reinforcement learning as MPI batch jobs
   make setup   make .venv: torch, MPI, Horovod and this package (the other targets do so when needed)
   make run     the default job, $(MPIRUN) -n $(RANKS) python -m hpcddrl --seconds 300
                make run RANKS=4 ARGS="run impala --env ALE/Breakout-v5 --seconds 600"
-  make test    python -m pytest, without the slow tests; make test ARGS="-m slow"
+  make test    python -m pytest on two workers, without the slow tests; make test ARGS="-m slow"
   make test-slurm
                the job scripts on a Slurm: the one that answers here, else one that the tests start on this
                machine (as root; tests/slurm/cluster.sh names the packages); half an hour
@@ -115,7 +115,7 @@ run: $(STAMP)
 	$(IN_ENV) $(MPIRUN) -n $(RANKS) python -m hpcddrl $(ARGS)
 
 test: $(STAMP)
-	$(IN_ENV) python -m pytest $(ARGS)
+	$(IN_ENV) python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 test-slurm: $(STAMP)
 	$(IN_ENV) python -m pytest tests/slurm -m slurm -rs $(ARGS)

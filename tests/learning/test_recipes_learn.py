@@ -93,7 +93,7 @@ IN_STAGES = settings(
     network__torso="nips",
     stages__detector="by_frames",
     stages__detector__middle_from=20_000,
-    stages__detector__late_from=250_000,
+    stages__detector__late_from=700_000,
     stages__late__apart_updates=60,
     stages__late__distilling_updates=30,
 )
@@ -103,7 +103,7 @@ IN_STAGES = settings(
 def test_catch_is_solved_in_stages_and_by_the_one_model_in_the_end(seed, tmp_path):
     """All helpers in turn; what the server has after the late stage, played greedily, was made by no gradient of RL."""
     out = tmp_path / "run"
-    arguments = ["--env", "hpcddrl/Catch-v0", "--frames", "4e5", "--seed", str(seed), "--out", out]
+    arguments = ["--env", "hpcddrl/Catch-v0", "--frames", "1e6", "--seed", str(seed), "--out", out]
     done = hpcddrl(4, "run", "staged", *arguments, *FOR_CATCH, *IN_STAGES, cwd=tmp_path, limit_s=4 * LIMIT_S)
     assert done.rc == 0, done.text
     with h5py.File(out / "run.h5", "r") as whole:

@@ -14,7 +14,7 @@ SATURATED = settings(algorithm__unroll_length=2, env__num_envs=1, topology__acto
 def test_beside_a_slow_learner_they_are_as_old_as_the_actors_are_many(tmp_path):
     """Each is learned from about a round after it was begun, with the weights of that moment."""
     out = tmp_path / "run"
-    arguments = ["--env", "hpcddrl/Catch-v0", "--frames", "12e3", "--out", out, *settings(logging__interval_s=0.5)]
+    arguments = ["--env", "hpcddrl/Catch-v0", "--seconds", "15", "--out", out, *settings(logging__interval_s=0.5)]
     done = hpcddrl(ACTORS + 1, "run", "impala", *arguments, *SATURATED, cwd=tmp_path, limit_s=60)
     assert done.rc == 0, done.text
     with h5py.File(out / "segments/0001/rank-0000.h5") as file:

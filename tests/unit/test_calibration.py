@@ -165,7 +165,7 @@ def test_sizes_have_the_names_that_messages_are_logged_by(run):
 def test_simulate_prints_a_table_and_writes_numbers_and_a_picture(run, command, tmp_path):
     code, out, err = command("simulate", run, "--ranks", "3,17", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
-    assert "37.14 frames/s measured" in out.replace("\n", " ")
+    assert "37.14 frames/s measured" in " ".join(out.split())
     rows = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
     assert [row[0].strip() for row in rows] == ["3", "17"]
     assert [row[-1].strip() for row in rows] == ["actors", "learner"]
