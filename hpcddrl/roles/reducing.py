@@ -12,6 +12,7 @@ from hpcddrl.comm.channel import Ending
 from hpcddrl.config import Optimization
 from hpcddrl.logs.timing import Phase, Timing
 from hpcddrl.networks.device import HostSide
+from hpcddrl.networks.flat import TAIL
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
 from hpcddrl.types import Metrics, Stage, State, Weights
 
@@ -57,7 +58,10 @@ class ThroughHost:
 
 
 class Reduction(Protocol):
-    """When a learner's gradients are averaged."""
+    """When a learner's gradients are averaged.
+
+    The `TAIL` of a vector are sums over the learners, told as means; the very last is the wish to end the leg.
+    """
 
     @property
     def size(self) -> int:
@@ -70,7 +74,7 @@ class Reduction(Protocol):
         """Let what is on its way come nearer; cheap."""
 
     def rest(self) -> None:
-        """Leave nothing on its way. Collective over ``learners``."""
+        """Leave nothing on its way at the end of a leg. Collective over ``learners``."""
 
     def close(self) -> None:
         """Let go of what it holds. Collective over ``learners``."""
@@ -126,7 +130,7 @@ class Pipelined:
 
     def __call__(self, vector: Tensor) -> bool:
         """See `Reduction`."""
-        self.rest()
+        self._arrive()
         before, self._mean = self._mean, vector.clone()
         self._finish = self._averaging.begin(self._mean)
         if before is not None:
@@ -139,19 +143,26 @@ class Pipelined:
             self._averaging.advance()
 
     def rest(self) -> None:
-        """See `Reduction`."""
+        """See `Reduction`. The next leg begins with the last mean of this one, but not with the wish to end it."""
+        self._arrive()
+        if self._mean is not None:
+            self._mean[-1] = 0.0
+
+    def _arrive(self) -> None:
         if self._finish is not None:
             self._finish()
             self._finish = None
 
     def state(self) -> State:
-        """See `Stateful`: the mean that the next call has; at rest."""
-        return {} if self._mean is None else {"mean": self._mean}
+        """See `Stateful`: the mean that the next call has, and of how many; at rest."""
+        return {} if self._mean is None else {"mean": self._mean, "learners": self.size}
 
     def restore(self, state: State) -> None:
-        """See `Stateful`."""
-        mean = state.get("mean")
-        self._mean = None if mean is None else mean.clone()
+        """See `Stateful`: as if so many learners as there are now had told the same."""
+        self._mean = None
+        if "mean" in state:
+            self._mean = state["mean"].clone()
+            self._mean[-TAIL:] *= state["learners"] / self.size
 
     def close(self) -> None:
         """See `Reduction`."""

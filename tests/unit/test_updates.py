@@ -324,6 +324,34 @@ def test_overlapped_learners_hear_of_a_stage_and_of_the_end_with_the_mean():
     assert (weights.version, weights.stage, weights.since, weights.last) == (5, Stage.LATE, 5, True)
 
 
+def test_overlapped_learners_begin_a_leg_without_the_wish_to_end_the_one_before():
+    """Who wanted to stop says so again in the update that ends the leg, whose mean the next leg begins with."""
+    weights, update, _, reduction = pipelined(Others(torch.tensor([0.1, 0.1, 0.0, 5.0, 0.0])))
+    stops, ended = [False, True, True], []
+    for stop, gradient in zip(stops, gradients(3), strict=True):
+        weights = update(weights, gradient, frames=5, samples=5, loss=0.5, stop=stop)
+        ended.append(weights.last)
+    assert ended == [False, False, True]
+    update.end()
+    assert reduction.state()["mean"][-2] == 5, "the frames are counted in the next"
+    weights = update.first(weights._replace(last=False))
+    for gradient in gradients(2):
+        weights = update(weights, gradient, frames=5, samples=5, loss=0.5, stop=False)
+        assert not weights.last
+
+
+@pytest.mark.parametrize("learners", [2, 3, 6])
+def test_overlapped_learners_of_another_number_go_on_with_what_was_told(learners):
+    weights, update, step, reduction = pipelined(Others(torch.tensor([0.1, 0.1, 0.0, 5.0, 0.0])))
+    update(weights.entering(Stage.MIDDLE, 4), gradients(1)[0], frames=5, samples=5, loss=0.5, stop=False)
+    update.end()
+    saved = copy.deepcopy((step.state(), reduction.state()))
+    more = Others(*[torch.tensor([0.1, 0.1, 0.0, 5.0, 0.0])] * (learners - 1))
+    weights, update, *_ = pipelined(more, saved)
+    after = update(weights, gradients(1)[0], frames=5, samples=5, loss=0.5, stop=False)
+    assert (after.stage, after.frames) == (Stage.MIDDLE, 10)
+
+
 def test_a_rate_of_zero_changes_nothing():
     weights, step, optimization = made()
     step = OptimizerStep(weights.flat, Optimization(learning_rate=0.1, decay="linear"), 0.5)
