@@ -13,7 +13,8 @@ class Returns:
     """The mean returns of one span of frames after the other, from the batches of a learner.
 
     A learner sees no whole episodes, but it sees every reward and every reset: over a window, rewards divided by resets
-    are the mean return, as it is learned from. A window without a reset goes on into the next.
+    are the mean return, as it is learned from. A window without a reset goes on into the next. What is learned from
+    again does not count: it is old, drawn by priority, and in hindsight its rewards are made up.
 
     Args:
         window_frames: trained frames of the group in each.
@@ -41,6 +42,8 @@ class Returns:
 
     def see(self, batch: Batch, frames: float) -> bool:
         """Count a batch that comes after so many of the group's frames; say whether a window has closed with it."""
+        if batch.weight is not None:
+            return False
         if self._opened is None:
             self._opened = frames
         self._rewards += float((batch.reward * batch.valid).sum())

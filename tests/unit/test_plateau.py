@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hpcddrl.config import PlateauBeta
-from hpcddrl.roles.plateau import Plateau
+from hpcddrl.roles.plateau import Plateau, Returns
 from hpcddrl.types import Batch
 
 LENGTH, ENVS = 10, 4
@@ -55,3 +55,12 @@ def test_a_window_without_an_episodes_end_goes_on():
     for frames in range(0, 1000, 20):
         plateau.see(endless, frames)
     assert plateau._returns.means == []
+
+
+def test_what_is_learned_from_again_says_nothing_of_how_a_group_plays():
+    """It is old, drawn by priority, and in hindsight its rewards are made up and its masked steps look like resets."""
+    returns, again = Returns(200), {"weight": torch.ones(ENVS), "reward": torch.full((5, ENVS), 100.0)}
+    for i in range(11):
+        returns.see(batch(3.0, 5 * i), 20.0 * i)
+        assert not returns.see(batch(3.0, 5 * i)._replace(**again), 1e6)
+    assert returns.means == [pytest.approx(3.0, rel=0.1)]
