@@ -16,7 +16,7 @@ from hpcddrl.rl.delay_compensation import adaptive_strength, compensated, mean_s
 from hpcddrl.roles.admission import Admission
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.updates import OptimizerStep, shrink
-from hpcddrl.types import State, Weights
+from hpcddrl.types import Stage, State, Weights
 
 Order = Callable[[Sequence[int], Collection[int]], list[list[int]]]
 
@@ -149,9 +149,11 @@ class OneByOne:
         """Return the weights after what a learner had to tell beside gradients.
 
         One that went on alone may be ahead, and versions never go back; what it leaves to go on from are weights that
-        the optimizer knows nothing of.
+        the optimizer knows nothing of. When the late stage is over, others may have learned from these weights together
+        already: they stay.
         """
-        succeeds, behind = bool(record.succeeds[0]), max(0, int(record.version[0]) - weights.version)
+        behind = max(0, int(record.version[0]) - weights.version)
+        succeeds = bool(record.succeeds[0]) and weights.stage is Stage.LATE
         if succeeds:
             weights.flat.copy_(torch.from_numpy(record.flat))
             self._step.restart()

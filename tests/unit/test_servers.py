@@ -26,7 +26,7 @@ from hpcddrl.roles.applying import (
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
-from hpcddrl.types import Weights
+from hpcddrl.types import Stage, Weights
 
 # --- slices
 
@@ -165,7 +165,7 @@ def test_weights_to_go_on_from_take_the_place_of_a_servers_and_its_optimizer_beg
     assert (weights.version, weights.frames, refused) == (9, 60, True), "versions never go back for who was ahead"
     left = gradient([7, 8, 9], version=8, refused=True)
     left.succeeds[0] = True
-    weights, _ = apply(weights, {1: left})
+    weights, _ = apply(weights._replace(stage=Stage.LATE), {1: left})
     assert (weights.version, weights.frames, step.frames) == (10, 70, 70)
     assert weights.flat.tolist() == [7, 8, 9]
     assert not step.optimizer.state_dict()["state"]
@@ -174,6 +174,17 @@ def test_weights_to_go_on_from_take_the_place_of_a_servers_and_its_optimizer_beg
     weights, refused = apply(weights, {1: gradient([1, 2, 3], version=10)})
     assert not refused
     assert weights.flat[0] < 7
+
+
+def test_weights_to_go_on_from_that_come_after_the_late_stage_leave_what_others_have_learned_since():
+    weights, apply, _, step = one_by_one(Admission(None, None))
+    weights, _ = apply(weights._replace(stage=Stage.MIDDLE), {1: gradient([1, 2, 3])})
+    left, learned = gradient([7, 8, 9], refused=True), weights.flat.clone()
+    left.succeeds[0] = True
+    weights, _ = apply(weights, {2: left})
+    assert torch.equal(weights.flat, learned)
+    assert step.optimizer.state_dict()["state"]
+    assert weights.frames == 20
 
 
 def test_a_copy_of_what_each_learner_was_sent_compensates_its_gradients():
