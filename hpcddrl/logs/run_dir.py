@@ -109,15 +109,6 @@ class RunDirectory:
         """Write `summary.json`."""
         self._write("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
-    def write_stages(self, state: str) -> None:
-        """Write `stages.json`: what is known of the stage that the run is in."""
-        self._write("stages.json", state + "\n")
-
-    def stages(self) -> str | None:
-        """Read `stages.json`, if there is one."""
-        path = self.path / "stages.json"
-        return path.read_text() if path.exists() else None
-
     def summary(self) -> dict[str, Any]:
         """Read `summary.json`.
 

@@ -65,7 +65,7 @@ class Control:
         self.stop = False  # the run is to end
         self.rest = False  # this leg of it is, for a checkpoint
         self._leg = 0
-        self.wanted = None if monitor is None else monitor.stage  # what rank 0 told this rank to enter, if anything
+        self.wanted: Stage | None = None  # what rank 0 told this rank to enter, if anything
         self.stage = Stage.EARLY  # what this rank has entered
         self.evaluation: dict[str, float] = {}  # the newest, if there is one
         self._monitor, self._signals, self._interval_s, self._traffic = monitor, signals, interval_s, traffic

@@ -59,7 +59,8 @@ class Monitor:
         self._world, self._say = world, say
         self._roll = RollCall(world, silent_after_s, traffic)
         self.changes: list[Change] = []  # not written to the log yet
-        self._watch, self._told = watch, Stage.EARLY
+        self._watch = watch
+        self._told: Stage | None = None
         self._enters = ranks_of(places, Role.SERVER)[:1] or leaders(places)  # who makes the weights that others get
         self._places, self._budget, self._exact, self._show = places, budget, exact, show
         self._frames_before = frames_before
@@ -116,8 +117,6 @@ class Monitor:
     def show(self) -> None:
         """Show the view."""
         self._show(self.view())
-        if self._watch is not None:
-            self._watch.keep()
 
     def view(self) -> View:
         """Return what is known now."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from pydantic import ConfigDict, TypeAdapter
+
 from hpcddrl.config import NoDetector
 from hpcddrl.config.stages import Detector, Telling
-from hpcddrl.rl.stages import Decision, State, observe
-from hpcddrl.types import Stage
+from hpcddrl.rl.stages import Decision, observe
+from hpcddrl.rl.stages import State as Known
+from hpcddrl.types import Stage, State
 
+_known: TypeAdapter[Known] = TypeAdapter(Known, config=ConfigDict(ser_json_inf_nan="constants"))
 RETURNS = 4096  # that a status carries at most; of more episodes in an interval, the newest
 
 
@@ -23,36 +27,35 @@ class Watch:
 
     Args:
         detector: how stages are told.
-        state: to go on from.
         say: tells people.
-        keep: stores the state, for a resumed run to go on from.
     """
 
-    def __init__(
-        self, detector: Telling, state: State, say: Callable[[str], None], keep: Callable[[State], None]
-    ) -> None:
-        self._detector, self._state, self._say, self._keep = detector, state, say, keep
+    def __init__(self, detector: Telling, say: Callable[[str], None]) -> None:
+        self._detector, self._known, self._say = detector, Known(), say
         self.decision: Decision | None = None  # the newest of this segment
+
+    def state(self) -> State:
+        """See `Stateful`."""
+        return {"known": _known.dump_json(self._known).decode()}
+
+    def restore(self, state: State) -> None:
+        """See `Stateful`."""
+        self._known = _known.validate_json(state["known"])
 
     @property
     def stage(self) -> Stage:
         """Return the stage that the job is in, as far as it can be told."""
-        return self._state.stage
+        return self._known.stage
 
     def see(self, frames: float, returns: Iterable[float]) -> None:
         """Take episodes into account that have come to be known when the job had so many frames."""
         for episode_return in returns:
             if not math.isfinite(episode_return):
                 continue  # what learns from it complains
-            self._state, decision = observe(self._state, frames, episode_return, self._detector)
+            self._known, decision = observe(self._known, frames, episode_return, self._detector)
             if decision is not None:
                 self.decision = decision
                 self._say(f"stage {decision.stage.name.lower()} from {frames:,.0f} frames on: {decision.reason}")
-                self.keep()
-
-    def keep(self) -> None:
-        """Store the state."""
-        self._keep(self._state)
 
     def why(self, stage: Stage) -> dict[str, float | str]:
         """Return the words and numbers that a stage was entered for, as columns of a table."""

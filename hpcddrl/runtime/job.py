@@ -21,7 +21,7 @@ from hpcddrl.comm.failure import Signals, abort_on_exception, end_on_exception, 
 from hpcddrl.comm.parting import Report, part
 from hpcddrl.comm.placement import Place, Role, place, split
 from hpcddrl.comm.roll import RollListener
-from hpcddrl.config import AllReduce, Config
+from hpcddrl.config import AllReduce, Config, NoDetector
 from hpcddrl.logs.rank_log import RankLog
 from hpcddrl.logs.resident import peak_resident_bytes
 from hpcddrl.logs.run_dir import RunDirectory, default_path, rank_attributes
@@ -30,7 +30,7 @@ from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import View, account, counters_for, steppers
 from hpcddrl.roles.legs import Files
 from hpcddrl.roles.monitor import Monitor
-from hpcddrl.roles.stages import most_returns
+from hpcddrl.roles.stages import Watch, most_returns
 from hpcddrl.runtime import board
 from hpcddrl.runtime.build import build
 from hpcddrl.runtime.checks import checked, fitted
@@ -43,7 +43,7 @@ from hpcddrl.runtime.rank import Rank, game_of
 from hpcddrl.runtime.restoring import Resumed, refitted
 from hpcddrl.runtime.restoring import resume as restore
 from hpcddrl.runtime.split import with_split
-from hpcddrl.runtime.stages import exact_stage, watch_of
+from hpcddrl.runtime.stages import exact_stage
 from hpcddrl.runtime.threads import use_threads
 from hpcddrl.runtime.tracing import Trace
 from hpcddrl.settings import group_config
@@ -159,8 +159,10 @@ def _rank(
     )
     log = RankLog(start.run.rank_file(start.segment, world.rank), attributes)
     comms = split(world, places, config.deterministic, None if trace is None else trace.recorder)
-    monitor, roll = None, None
+    monitor, roll, watch = None, None, None
     if world.rank == 0:
+        detector = config.stages.detector
+        watch = None if isinstance(detector, NoDetector) else Watch(detector, display.say)
         monitor = Monitor(
             comms.world,
             places,
@@ -171,7 +173,7 @@ def _rank(
             display.show,
             display.say,
             silent_after_s,
-            watch_of(config.stages.detector, start.run, display.say),
+            watch,
             returns,
             traffic,
         )
@@ -196,6 +198,8 @@ def _rank(
         circle=Circle(comms.learners, comms.world, control.tick) if me.role is Role.LEARNER else None,
         devices=start.devices,
     )
+    if watch is not None:
+        rank.remember("stages", watch)
     return rank, monitor
 
 

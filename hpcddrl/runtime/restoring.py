@@ -40,7 +40,7 @@ SAME = (  # what a checkpoint can only go on with
     "group_settings",
 )
 GOES_ON = ("optimizer", "reduction", "algorithm", "compression")  # of a group, on another layout
-KNOWN = ("peers",)  # of the other groups, where these are the same
+KNOWN = ("peers",)  # of the other groups, where these are the same; who goes on apart meets the others anew
 
 
 class Resumed(NamedTuple):
@@ -206,15 +206,16 @@ def _redistributed(
     """Return what a rank of another layout goes on from: a group's weights and optimizer, its share of the replay."""
     me = places[rank]
     groups = config.topology.groups or 1
+    told = part(0) if rank == 0 else {}
+    state: State = {name: told[name] for name in ("stages",) if name in told}
     if me.role is Role.SERVER:
-        return part(_then(manifest, Role.SERVER, number=me.number)[0])
-    state: State = {
-        "counters": {"predictions": _predictions(manifest, config, places), "window": [], "best": -math.inf}
-    }
+        return part(_then(manifest, Role.SERVER, number=me.number)[0]) | state
+    state["counters"] = {"predictions": _predictions(manifest, config, places), "window": [], "best": -math.inf}
     if me.role is Role.LEARNER:
         donor = part(_then(manifest, Role.LEARNER, _donor(manifest, me.group or 0), 0)[0])
         frames = sum(manifest.frames[r] for r in _then(manifest, Role.LEARNER, number=0)) / groups
-        names = (*GOES_ON, *KNOWN) if _groups_then(manifest) == list(range(groups)) else GOES_ON
+        same = _groups_then(manifest) == list(range(groups)) and "apart" not in donor
+        names = (*GOES_ON, *KNOWN) if same else GOES_ON
         state |= {name: donor[name] for name in names if name in donor}
         state["weights"] = donor["weights"] | ({} if config.topology.servers else {"frames": frames})
         if "optimizer" in state:

@@ -5,31 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from pydantic import ConfigDict, TypeAdapter
 
-from hpcddrl.config import Config, NoDetector, ParameterServer, Pretext, StagesByFrames
-from hpcddrl.config.stages import Detector
-from hpcddrl.logs.run_dir import RunDirectory
+from hpcddrl.config import Config, ParameterServer, Pretext, StagesByFrames
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.pretext.decoding import convolutions
-from hpcddrl.rl.stages import State, stage_at
+from hpcddrl.rl.stages import stage_at
 from hpcddrl.roles.pretext import NoPretext, PretextTraining
 from hpcddrl.roles.pretext import Pretext as LearnersPretext
-from hpcddrl.roles.stages import Watch
 from hpcddrl.runtime.pretext import task_for
 from hpcddrl.runtime.rank import Rank
 from hpcddrl.types import Stage
-
-_states: TypeAdapter[State] = TypeAdapter(State, config=ConfigDict(ser_json_inf_nan="constants"))
-
-
-def watch_of(detector: Detector, run: RunDirectory, say: Callable[[str], None]) -> Watch | None:
-    """Make what tells stages, going on from what an earlier segment knew, if stages are told."""
-    if isinstance(detector, NoDetector):
-        return None
-    known = run.stages()
-    state = State() if known is None else _states.validate_json(known)
-    return Watch(detector, state, say, lambda now: run.write_stages(_states.dump_json(now).decode()))
 
 
 def exact_stage(config: Config) -> Callable[[float], Stage] | None:

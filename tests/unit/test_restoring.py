@@ -42,6 +42,8 @@ def state_of(config, place, number):
         state["weights"] = {"version": 100 + group, "frames": 1000.0}
         state["peers"] = {"known": group}
         state["compression"] = {"of": "student", "version": 90 + group}
+    if place.role == "learner" and (place.group, place.number) == (0, 0):
+        state["stages"] = {"known": "of rank 0"}
     if place.role == "actor":
         state["environments"] = {"rewards": {"count": float(group)}, "running": 4}
     return state
@@ -204,9 +206,18 @@ def test_the_same_groups_of_other_sizes_still_know_each_other(folder, actors, le
         assert found.saved.get("peers") == ({"known": rank // 4} if learns else None)
 
 
+def test_who_goes_on_apart_meets_the_others_anew_on_another_layout(folder, monkeypatch):
+    plain, apart = state_of, {"apart": {"spell": {"number": 1, "updates": 5}}}
+    monkeypatch.setattr(f"{__name__}.state_of", lambda *about: plain(*about) | apart)
+    save(folder, override(ENSEMBLE, ["topology.groups=4"]), 3, 8)
+    found = resumed(folder, override(ENSEMBLE, ["topology.groups=4", "topology.actors_per_group=3"]), 16)
+    assert not found.saved.keys() & {"apart", "peers"}
+
+
 def test_more_groups_begin_as_copies(folder):
     save(folder, fitted(ENSEMBLE, 4), 1, 4)
     found = [resumed(folder, fitted(ENSEMBLE, 4), 8, rank, refitted) for rank in range(8)]
+    assert [found[rank].saved.get("stages") for rank in range(8)] == [{"known": "of rank 0"}, *[None] * 7]
     copied = [found[rank].saved["optimizer"]["parameters"][0].item() for rank in (0, 2, 4, 6)]
     assert copied == [0, 1, 0, 1]
     assert [found[rank].saved["compression"]["version"] for rank in (0, 2, 4, 6)] == [90, 91, 90, 91]

@@ -5,11 +5,10 @@ import math
 import numpy as np
 
 from hpcddrl.config import DetectedStages, NoDetector, StagesByFrames
-from hpcddrl.logs.run_dir import RunDirectory
-from hpcddrl.rl.stages import State, decisions
+from hpcddrl.logs.packing import pack, unpack
+from hpcddrl.rl.stages import decisions
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.stages import RETURNS, Watch, most_returns
-from hpcddrl.runtime.stages import watch_of
 from hpcddrl.types import Stage, Step, Weights
 
 
@@ -20,8 +19,8 @@ def curve():
 
 
 def test_it_decides_as_the_detector_does_and_says_so():
-    said, kept = [], []
-    watch = Watch(DetectedStages(), State(), said.append, kept.append)
+    said = []
+    watch = Watch(DetectedStages(), said.append)
     for i, value in enumerate(curve()):
         watch.see(13.0 * (i + 1), [value])
     wanted = decisions(((13.0 * (i + 1), r) for i, r in enumerate(curve())), DetectedStages())
@@ -29,7 +28,6 @@ def test_it_decides_as_the_detector_does_and_says_so():
     assert [line.split(":")[0] for line in said] == [
         f"stage {d.stage.name.lower()} from {d.frames:,.0f} frames on" for d in wanted
     ]
-    assert len(kept) == 2
     assert watch.stage is Stage.LATE
     why = watch.why(Stage.LATE)
     assert why["reason"] == wanted[-1].reason
@@ -37,31 +35,28 @@ def test_it_decides_as_the_detector_does_and_says_so():
     assert set(wanted[-1].numbers) <= set(why)
 
 
-def test_a_resumed_run_goes_on_in_its_stage(tmp_path):
-    """As if it had never stopped, whatever was known when it did."""
+def test_a_resumed_run_goes_on_in_its_stage():
+    """As if it had never stopped, whatever was known when its checkpoint was written."""
     returns, found = curve(), []
     for cut in (0, 37, 1800, 4400):
-        run = RunDirectory(tmp_path / str(cut))
-        run.path.mkdir()
-        for part in (returns[:cut], returns[cut:]):
-            watch = watch_of(DetectedStages(), run, lambda line: None)
-            first = watch.stage
-            watch.see(1.0, part)
-            watch.keep()
-        found.append(run.stages())
-        assert cut < 4000 or first is Stage.LATE
+        before, after = (Watch(DetectedStages(), lambda line: None) for _ in range(2))
+        before.see(1.0, returns[:cut])
+        after.restore(unpack(np.frombuffer(b"".join(pack(before.state()).pieces()), np.uint8)))
+        assert after.stage is before.stage
+        assert cut < 4000 or "the segment before" in after.why(Stage.LATE)["reason"]
+        after.see(1.0, returns[cut:])
+        found.append(after.state()["known"])
+    assert after.stage is Stage.LATE
     assert len(set(found)) == 1
-    assert "the segment before" in watch_of(DetectedStages(), run, print).why(Stage.LATE)["reason"]
 
 
-def test_without_a_detector_nothing_is_watched_nor_sent(tmp_path):
-    assert watch_of(NoDetector(), RunDirectory(tmp_path), print) is None
+def test_without_a_detector_no_returns_are_sent():
     assert most_returns(NoDetector()) == 0
     assert most_returns(DetectedStages()) == RETURNS
 
 
 def test_a_return_that_is_no_number_is_passed_over():
-    watch = Watch(StagesByFrames(middle_from=5, late_from=9), State(), lambda line: None, lambda state: None)
+    watch = Watch(StagesByFrames(middle_from=5, late_from=9), lambda line: None)
     watch.see(6.0, [math.nan])
     assert watch.stage is Stage.EARLY
     watch.see(6.0, [math.nan, 1.0])
