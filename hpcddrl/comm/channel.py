@@ -20,7 +20,7 @@ from mpi4py import MPI
 from hpcddrl.comm.messages import Tag as Tag  # whoever has a channel finds its tags here too
 from hpcddrl.comm.records import Layout, R, Record
 from hpcddrl.comm.wait import Backoff
-from hpcddrl.comm.world import gone_from, tested, unless_died
+from hpcddrl.comm.world import gone_from, silent_in, tested, unless_died
 from hpcddrl.types import RunError
 
 Comm = MPI.Comm
@@ -190,10 +190,12 @@ class Receiver(Generic[R]):
     def admit(self, most: int | None = None) -> None:
         """Post the slots held back: all of them; or ``most`` of those that a record waits for, all if none does.
 
-        Records that were admitted before and are still coming count among the ``most``.
+        Records that were admitted before and are still coming count among the ``most``, but for those of silent ranks.
         """
-        self._coming = [slot for slot in self._coming if slot in self._posted[slot.source]]
-        waiting = [] if most is None else [slot for slot in self._held if self._sent(slot.source)]
+        silent = silent_in(self._comm)
+        self._coming = [s for s in self._coming if s in self._posted[s.source] and s.source not in silent]
+        first = {slot.source: slot for slot in reversed(self._held)}  # one record waits at a time
+        waiting = [] if most is None else [s for s in self._held if s is first[s.source] and self._sent(s.source)]
         admitted = self._held
         if most is not None and waiting:
             admitted = waiting[: max(0, most - len(self._coming))]

@@ -155,6 +155,11 @@ def gone_from(comm: MPI.Comm) -> frozenset[int]:
     return comm.gone if isinstance(comm, World) else NOBODY
 
 
+def silent_in(comm: MPI.Comm) -> frozenset[int]:
+    """Return the ranks of a communicator that are silent, and may come back; only a `World` knows of any."""
+    return comm.silent if isinstance(comm, World) else NOBODY
+
+
 def tested(request: MPI.Request) -> bool | None:
     """Say whether a request has completed; None if it never will, because the other rank has died."""
     try:

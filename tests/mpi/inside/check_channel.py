@@ -36,6 +36,36 @@ def check(slot, number):
     assert (slot.record.payload[1::2] == number).all()
 
 
+class Offering:
+    """A rank's records for rank 0, which holds back whom it does not want yet."""
+
+    def __init__(self, comm, slots):
+        self.comm, self.sent = comm, 0
+        self.receiver = Receiver(comm, range(comm.size) if comm.rank == 0 else [], Tag.ROLLOUT, layout(), slots)
+        self.sender = Sender(comm, Tag.ROLLOUT, layout(), 1, Traffic())
+
+    def offer(self, records):
+        """Send one more if there is room and there are not so many yet; say whether there are."""
+        slot = self.sender.take() if self.sent < records else None
+        if slot is not None:
+            fill(slot, self.comm.rank, self.sent)
+            self.sender.send(slot, 0)
+            self.sender.release(slot)
+            self.sent += 1
+        return self.sent == records
+
+    def arrive(self, count, records):
+        """Return so many records on rank 0, which goes on to offer its own."""
+        got = []
+        wait_until(lambda: self.offer(records) and (got.extend(self.receiver.poll()) or len(got) >= count))
+        return got
+
+    def end(self):
+        wait_until(lambda: self.sender.idle)
+        self.sender.say_last([0])
+        drain(Ending(((self.receiver, ignore),), (self.sender,)))
+
+
 class Everyone:
     """One rank's channel with every rank, itself included."""
 
@@ -146,31 +176,15 @@ class Channel:
 
     def test_who_is_held_back_waits_until_it_is_admitted(self, comm):
         """Rank 0 lets in one of the waiting at a time, the longest held first, and then all."""
-        first, sent = comm.rank == 0, []
-        receiver = Receiver(comm, range(comm.size) if first else [], Tag.ROLLOUT, layout(), slots=1)
-        sender = Sender(comm, Tag.ROLLOUT, layout(), 1, Traffic())
-
-        def offer(records):
-            slot = sender.take() if len(sent) < records else None
-            if slot is not None:
-                fill(slot, comm.rank, len(sent))
-                sender.send(slot, 0)
-                sender.release(slot)
-                sent.append(slot)
-            return len(sent) == records
-
-        def arrive(count):
-            got = []
-            wait_until(lambda: offer(2) and (got.extend(receiver.poll()) or len(got) >= count))
-            return got
-
+        first, channel = comm.rank == 0, Offering(comm, slots=1)
+        receiver = channel.receiver
         if first:
-            held = arrive(comm.size)  # the first of each; their second ones wait
+            held = channel.arrive(comm.size, records=2)  # the first of each; their second ones wait
             for slot in held:
                 check(slot, 0)
                 receiver.hold(slot)
         else:
-            wait_until(lambda: offer(2))
+            wait_until(lambda: channel.offer(2))
         comm.Barrier()
         if first:
             time.sleep(0.1)
@@ -179,7 +193,7 @@ class Channel:
                 receiver.admit(0)
                 receiver.admit(1)
                 receiver.admit(1)  # one is coming
-                (slot,) = arrive(1)
+                (slot,) = channel.arrive(1, records=2)
                 assert slot.source == expected
                 check(slot, 1)
                 receiver.hold(slot)
@@ -187,10 +201,28 @@ class Channel:
         if first:
             receiver.admit(0)  # nobody waits, so all may send
         comm.Barrier()
-        wait_until(lambda: offer(3))
-        wait_until(lambda: sender.idle)
-        sender.say_last([0])
-        drain(Ending(((receiver, ignore),), (sender,)))
+        wait_until(lambda: channel.offer(3))
+        channel.end()
+
+    def test_as_many_are_admitted_as_are_wanted_where_each_has_two_buffers(self, comm):
+        """One record of each waits, whatever is held back of it: two buffers are for two ranks' records."""
+        channel, wanted = Offering(comm, slots=2), min(2, comm.size)
+        if comm.rank == 0:
+            for slot in channel.arrive(2 * comm.size, records=2):
+                channel.receiver.hold(slot)
+        else:
+            wait_until(lambda: channel.offer(2))
+        wait_until(lambda: channel.offer(3))
+        comm.Barrier()
+        if comm.rank == 0:
+            wait_until(lambda: all(channel.receiver.waits(source) for source in range(comm.size)))
+            channel.receiver.admit(wanted)
+            came = channel.arrive(wanted, records=3)
+            assert len({slot.source for slot in came}) == len(came) == wanted
+            for slot in came:
+                channel.receiver.release(slot)
+            channel.receiver.admit()
+        channel.end()
 
     def test_a_taken_slot_is_nobody_elses_until_it_is_released(self, comm):
         sender = Sender(comm, Tag.ROLLOUT, layout(), 2, Traffic())
