@@ -10,32 +10,18 @@ from hpcddrl.comm.allreduce import Averaging, Total, averaging
 from hpcddrl.comm.failure import tolerant
 from hpcddrl.comm.messages import rollout_layout
 from hpcddrl.comm.placement import Role, dealt, ranks_of, slices
-from hpcddrl.config import ActorCritic as ActorCriticConfig
 from hpcddrl.config import (
     AdaptiveCompensation,
     AllReduce,
     CentralActing,
-    ClippedSurrogate,
     ConstantCompensation,
-    Hindsight,
     NoCompensation,
     ParameterServer,
-    Proportional,
-    RankBased,
     Replay,
     RolloutReplay,
-    Uniform,
 )
-from hpcddrl.envs.make import goal_outcome
 from hpcddrl.networks.device import CPU
 from hpcddrl.networks.flat import flatten
-from hpcddrl.replay import priorities
-from hpcddrl.replay.hindsight import Hindsight as Relabelling
-from hpcddrl.replay.replay import Replay as ReplayMemory
-from hpcddrl.replay.rollout_hindsight import RolloutHindsight
-from hpcddrl.replay.rollouts import RolloutMemory
-from hpcddrl.roles import sources
-from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.actor import Actor, RemoteActor
 from hpcddrl.roles.admission import Admission
 from hpcddrl.roles.applying import (
@@ -49,27 +35,22 @@ from hpcddrl.roles.applying import (
     in_turn,
     together,
 )
-from hpcddrl.roles.feeds import Central, Feed, Inline, Queue, Taking
 from hpcddrl.roles.learner import Learner
-from hpcddrl.roles.memories import Keeping, KeepsNothing, KeepsRollouts, Memory, OwnMemory, ServersMemory
+from hpcddrl.roles.memories import Keeping, KeepsNothing, KeepsRollouts
 from hpcddrl.roles.publishing import AtHand, Inbox, Publisher, Publishing
 from hpcddrl.roles.reducing import AllReduceUpdate, AtOnce, Pipelined, Reduction, ThroughHost
 from hpcddrl.roles.replay import ReplayRank
-from hpcddrl.roles.reusing import Reusing
-from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.roles.server import Server
 from hpcddrl.roles.shards import ServerUpdate
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep, Update
 from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
+from hpcddrl.runtime.experience import beta_of, collector_of, replay_of, rollout_memory_of, source_of
 from hpcddrl.runtime.late import Late, late_of
-from hpcddrl.runtime.memory import rollouts_bytes
 from hpcddrl.runtime.parts import (
     algorithm_for,
     columns_per_batch,
-    learns_from_what_acted,
-    most_rollouts,
     rollouts_per_batch,
     samples_per_batch,
 )
@@ -84,7 +65,7 @@ from hpcddrl.runtime.rank import (
     with_precision,
 )
 from hpcddrl.runtime.stages import pretext_of
-from hpcddrl.types import Answer, Stage, Stateful, Weights
+from hpcddrl.types import Stage, Stateful, Weights
 
 
 def build(rank: Rank) -> Callable[[], None]:
@@ -144,7 +125,7 @@ def _keeping(rank: Rank, learners: list[int]) -> Keeping:
     config, middle = rank.config, rank.config.stages.middle
     if not isinstance(middle, RolloutReplay) or middle.held_by != "server":
         return KeepsNothing()
-    memory, count = _rollout_memory(rank, middle), columns_per_batch(config, config.topology.actors_per_group or 0)
+    memory, count = rollout_memory_of(rank, middle), columns_per_batch(config, config.topology.actors_per_group or 0)
     unroll_length, num_envs = config.algorithm.unroll_length, config.env.num_envs
     made = KeepsRollouts(
         rank.comms.world,
@@ -159,16 +140,6 @@ def _keeping(rank: Rank, learners: list[int]) -> Keeping:
         rank.traffic,
     )
     return rank.remember("rollouts", made)
-
-
-def _rollout_memory(rank: Rank, config: RolloutReplay) -> RolloutMemory:
-    _, like = rollout_layout(rank.spec, rank.config.algorithm.unroll_length, 1).allocate()
-    nbytes = rollouts_bytes(rank.config, rank.spec, rank.place.role)
-    rank.lines.append(
-        f"replay of {config.capacity:,} rollouts of one environment takes {nbytes / 1e9:.2f} GB on each "
-        f"{rank.place.role}"
-    )
-    return RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
 
 
 def _compensation(
@@ -197,8 +168,8 @@ def _replay(rank: Rank) -> Callable[[], None]:
         rank.comms.world,
         actors,
         rank.learners,
-        _memory(rank, len(actors), config.experience),
-        _beta(config.experience),
+        replay_of(rank, len(actors), config.experience),
+        beta_of(config.experience),
         config.experience,
         rank.spec,
         config.env.num_envs,
@@ -222,7 +193,7 @@ def _actor(rank: Rank) -> Callable[[], None]:
     config, world, number = rank.config, rank.comms.world, rank.place.number
     network, nbytes, unpack = what_acts(rank)
     act = rank.remember("policy", acting(rank, network, world.rank))
-    collector = _collector(rank, act)
+    collector = collector_of(rank, act)
     answering = _answering(rank, number)
     receivers = rank.replays or rank.learners
     if isinstance(config.experience, Replay):  # it joins an environment's rollouts, so all must come to one place
@@ -242,13 +213,6 @@ def _actor(rank: Rank) -> Callable[[], None]:
         rank.control,
         rank.traffic,
     ).run
-
-
-def _collector(rank: Rank, act: LocalPolicy) -> Collector:
-    envs = environments(rank)
-    collector = Collector(envs, act, rank.control.timing, rank.control.counters)
-    begins_anew(rank, envs, collector.restart)
-    return collector
 
 
 def _answering(rank: Rank, actor: int) -> list[int]:
@@ -287,7 +251,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         algorithm,
         pretext,
         flat.buffer,
-        _source(rank, answer, publisher, reduction),
+        source_of(rank, answer, publisher, reduction),
         update,
         publisher,
         peers,
@@ -335,144 +299,6 @@ def _reducing(rank: Rank, averaging: Averaging) -> Averaging:
     """Return what averages this learner's gradients: those of a GPU in host memory, unless it can be done on GPUs."""
     where_they_are = averaging.on_gpus and rank.devices.one_each
     return averaging if rank.devices.learner == CPU or where_they_are else ThroughHost(averaging)
-
-
-def _source(rank: Rank, answer: Answer, publisher: Publishing, reduction: Reduction | None) -> sources.Source:
-    config, control, num_envs, device = rank.config, rank.control, rank.config.env.num_envs, rank.devices.learner
-    if isinstance(config.experience, Replay) and rank.replays:
-        size = config.experience.batch_size
-        return sources.RemoteReplay(
-            rank.comms.world, rank.replays, rank.spec, size, publisher.serve, control, rank.traffic, device
-        )
-    keeps = learns_from_what_acted(config)
-    act = rank.remember("policy", acting(rank, answer, rank.actors[0] if rank.actors else rank.comms.world.rank, keeps))
-    feed = _feed(rank, act, publisher, reduction)
-    if isinstance(config.experience, Replay):
-        memory = _memory(rank, feed.sources, config.experience)
-        made = sources.Replayed(feed, memory, _beta(config.experience), config.experience, num_envs, control, device)
-        return rank.remember("replay", made)
-    assert isinstance(config.algorithm, ActorCriticConfig)
-    rollouts = most_rollouts(config, len(rank.actors))
-    batcher = Batcher(rank.spec, config.algorithm.unroll_length, num_envs, rollouts, device)
-    kept = act.kept if keeps else None
-    if isinstance(config.stages.middle, RolloutReplay):
-        return _reusing(rank, feed, batcher, kept, config.stages.middle)
-    fresh = sources.Fresh(feed, batcher, kept, control)
-    if isinstance(config.algorithm.surrogate, ClippedSurrogate):
-        surrogate = config.algorithm.surrogate
-        seed = config.seed * 1000 + rank.comms.world.rank
-        return rank.remember("passes", sources.Passes(fresh, surrogate.epochs, surrogate.minibatches, seed, control))
-    return fresh
-
-
-def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, config: RolloutReplay) -> sources.Source:
-    unroll_length, count = rank.config.algorithm.unroll_length, columns_per_batch(rank.config, len(rank.actors))
-    again = Batcher(rank.spec, unroll_length, count, 1, rank.devices.learner)
-    memory = _servers_memory(rank, count, config) if config.held_by == "server" else _own_memory(rank, count, config)
-    hindsight = _rollout_hindsight(rank, config)
-    made = rank.remember("rollouts", Reusing(feed, batcher, kept, memory, again, config, rank.control, hindsight))
-    if rank.saved is not None:
-        rank.lines.append(f"replay of rollouts: {memory.kept:,} are there")
-    return made
-
-
-def _own_memory(rank: Rank, count: int, config: RolloutReplay) -> Memory:
-    return OwnMemory(_rollout_memory(rank, config), count, config.max_lag)
-
-
-def _servers_memory(rank: Rank, count: int, config: RolloutReplay) -> Memory:
-    world, servers, learners = rank.comms.world, ranks_of(rank.places, Role.SERVER), ranks_of(rank.places, Role.LEARNER)
-    return ServersMemory(
-        world,
-        servers[learners.index(world.rank) % len(servers)],
-        rank.spec,
-        rank.config.algorithm.unroll_length,
-        rank.config.env.num_envs,
-        most_rollouts(rank.config, len(rank.actors)),
-        count,
-        config.max_lag,
-        rank.config.seed * 1000 + world.rank,
-        rank.control,
-        rank.traffic,
-    )
-
-
-def _feed(rank: Rank, act: LocalPolicy, publisher: Publishing, reduction: Reduction | None) -> Feed:
-    config, control, world, actors = rank.config, rank.control, rank.comms.world, rank.actors
-    layout = rollout_layout(rank.spec, config.algorithm.unroll_length, config.env.num_envs)
-    rollouts = rollouts_per_batch(config, len(actors))
-    if not actors:
-        meanwhile = () if reduction is None else (reduction.advance,)
-        return Inline(_collector(rank, act), layout, control, *meanwhile)
-    match config.acting:
-        case CentralActing(minimum=wanted):
-            minimum = len(actors) if wanted == "all" else min(wanted, len(actors))
-            return Central(
-                world,
-                actors,
-                rank.spec,
-                config.env.num_envs,
-                layout,
-                rollouts,
-                most_rollouts(config, len(actors)) > rollouts,
-                minimum,
-                act,
-                control,
-                rank.traffic,
-            )
-        case _:
-            replayed = isinstance(config.experience, Replay)
-            if replayed:
-                actors = dealt(actors, rank.place.number, len(rank.learners))
-            taking: Taking = "in_turn" if config.deterministic else "arrived" if replayed else "wanted"
-            return Queue(world, actors, layout, rollouts, taking, publisher, control)
-
-
-def _memory(rank: Rank, feeders: int, config: Replay) -> ReplayMemory:
-    algorithm = rank.config.algorithm
-    assert not isinstance(algorithm, ActorCriticConfig)
-    memory = ReplayMemory(
-        rank.spec,
-        feeders * rank.config.env.num_envs,
-        config.capacity,
-        algorithm.n_step,
-        algorithm.discount,
-        _priorities(config),
-        rank.config.seed * 1000 + rank.comms.world.rank,
-        _hindsight(rank, config),
-    )
-    rank.lines.append(
-        f"replay of {config.capacity:,} transitions takes {memory.nbytes / 1e9:.2f} GB on each rank that holds one"
-    )
-    return memory
-
-
-def _hindsight(rank: Rank, config: Replay) -> Relabelling | None:
-    if not isinstance(config.hindsight, Hindsight):
-        return None
-    outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
-    return Relabelling(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
-
-
-def _rollout_hindsight(rank: Rank, config: RolloutReplay) -> RolloutHindsight | None:
-    if not isinstance(config.hindsight, Hindsight):
-        return None
-    outcome = goal_outcome(rank.config.env, rank.config.algorithm.discount)
-    return RolloutHindsight(rank.spec, outcome, config.hindsight.kind, config.hindsight.relabels)
-
-
-def _priorities(config: Replay) -> Callable[[int], priorities.Priorities]:
-    match config.priorities:
-        case Uniform():
-            return priorities.Uniform
-        case Proportional(alpha=alpha, epsilon=epsilon):
-            return lambda slots: priorities.Proportional(slots, alpha, epsilon)
-        case RankBased(alpha=alpha):
-            return lambda slots: priorities.RankBased(slots, alpha)
-
-
-def _beta(config: Replay) -> float:
-    return 0.0 if isinstance(config.priorities, Uniform) else config.priorities.beta
 
 
 def _start(rank: Rank, values: torch.Tensor, step: OptimizerStep | None) -> Weights:
