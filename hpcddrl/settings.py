@@ -1,7 +1,7 @@
 """Configurations from and to data, and from the command line, with complaints in one line.
 
 On the command line ``--set coupling=ensemble --set coupling.beta=0.1`` replaces an answer and then one of its fields,
-and ``--set group_settings.1.network.width=0.5`` has one group differ from the others.
+and ``--set group_settings.1.network.width=0.5`` has every second group differ from the others.
 """
 
 from __future__ import annotations

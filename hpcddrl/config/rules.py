@@ -237,7 +237,7 @@ def _late_ensemble(config: Config) -> Rules:
     yield (
         isinstance(config.stages.detector, NoDetector),
         f"{name} with stages.detector.kind = 'none': nobody says when the late stage begins; set "
-        "stages.detector=detected, by_return or by_frames",
+        "stages.detector=detected or by_frames",
     )
     yield (
         not isinstance(update, ParameterServer),
@@ -274,7 +274,7 @@ def _rollout_replay(config: Config) -> Rules:
     yield (
         isinstance(detector, NoDetector),
         f"{name} with stages.detector.kind = 'none': nobody says when the middle stage begins; set "
-        "stages.detector=detected, by_return or by_frames",
+        "stages.detector=detected or by_frames",
     )
     if isinstance(algorithm, QLearning):
         yield True, f"{name} with algorithm.kind = 'q_learning': it has a replay already; set stages.middle=none"

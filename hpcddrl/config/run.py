@@ -101,7 +101,7 @@ class Config:
     failures: Failures = Field(default_factory=Failures)
     group_settings: tuple[tuple[str, ...], ...] = ()
     """What groups differ in: settings, written as for --set, of the first group, the second, …; with more groups than
-    entries, in turn. --set group_settings.1.network.width=0.5 adds one to the second."""
+    entries, in turn. --set group_settings.1.network.width=0.5 makes two entries, for every second group the second."""
     seed: Count = 1
     deterministic: bool = False
     """Fixed order of messages and fixed lag: two runs give the same weights, bit for bit."""

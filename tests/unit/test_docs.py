@@ -71,15 +71,16 @@ def test_generated_pages_say_what_the_code_says(site):
 def test_null_results_are_read_from_the_rows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     pages = importlib.import_module("pages")
-    header = "recipe,env,torso,ranks,seconds,frames,return_mean,machine,date"
+    header = "recipe,env,torso,ranks,seconds,frames,return_mean,machine,date,code"
     rows = [
-        "a,ALE/Pong-v5,nips,4,60,1000,-20.5,m,d",
-        "b,ALE/Pong-v5,nips,4,60,1000,15,m,d",
-        "c,Other-v0,mlp,1,1,1,0,m,d",
+        "a,ALE/Pong-v5,nips,4,60,1000,-20.5,m,2,c",
+        "b,ALE/Pong-v5,nips,4,60,1000,15,m,2,c",
+        "b,ALE/Pong-v5,nips,4,60,1000,-21,m,1,c",
+        "c,Other-v0,mlp,1,1,1,0,m,1,c",
     ]
     (tmp_path / "frameworks.csv").write_text("\n".join([header, *rows]) + "\n")
     text = pages.measured_page(tmp_path)
-    assert "Of 3 runs" in text
+    assert "Of 3 recipes" in text
     assert "1 ended" in text
     assert "| a | ALE/Pong-v5 |" in text
     assert "| b |" not in text
