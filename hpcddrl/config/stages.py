@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from hpcddrl.config.fields import STRICT, Count, NonNegative, Positive, PositiveFloat
+from hpcddrl.config.fields import STRICT, Count, Fraction, NonNegative, Positive, PositiveFloat
 from hpcddrl.config.helpers import LateEnsemble, NoLate, NoPretext, NoReuse, Pretext, RolloutReplay
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -39,6 +39,8 @@ class DetectedStages:
     """Least episodes to judge a plateau by; it is the latter half of those since random play was left."""
     dwell_episodes: Count = 200
     """Least episodes of a stage."""
+    dwell_share: Fraction = 0.2
+    """Least episodes of a stage, as a share of those before it: it lasts for the greater number."""
     confirmations: Positive = 3
     """Judgements in a row, one after every tenth episode or more, that it takes to switch."""
 
@@ -73,6 +75,8 @@ class StagesByReturn:
     """Last episodes that the mean is of."""
     dwell_episodes: Count = 200
     """Least episodes of a stage."""
+    dwell_share: Fraction = 0.2
+    """Least episodes of a stage, as a share of those before it: it lasts for the greater number."""
 
     @model_validator(mode="after")
     def _agree(self) -> StagesByReturn:

@@ -10,7 +10,8 @@
 - *Middle*: neither.
 
 Hysteresis: a stage is left by a larger change than it is entered by. Besides, each stage lasts for a least number of
-episodes, and several judgements in a row must agree on a switch.
+episodes and for a share of those before it, so that a run that swings for long switches ever more seldom; and several
+judgements in a row must agree on a switch.
 
 The state is a value, so it can be stored, sent or replayed. Its size is bounded: neighbouring blocks are merged when
 there are too many, so the time it takes to judge a plateau grows with the run.
@@ -100,14 +101,14 @@ def observe(state: State, frames: float, episode_return: float, stages: Telling)
         case StagesByReturn():
             newest = (*state.newest, episode_return)[-stages.window_episodes :]
             state = state._replace(newest=newest)
-            return _decided(state, _by_return(state, stages), frames, stages.dwell_episodes, confirmations=1)
+            return _decided(state, _by_return(state, stages), frames, stages, confirmations=1)
     state = state._replace(newest=(*state.newest, episode_return))
     if state.random is None:
         return _measured(state, stages), None
     if len(state.newest) < BLOCK:
         return state, None
     state = _with_block(state)
-    return _decided(state, _detected(state, stages), frames, stages.dwell_episodes, stages.confirmations)
+    return _decided(state, _detected(state, stages), frames, stages, stages.confirmations)
 
 
 def decisions(episodes: Iterable[tuple[float, float]], stages: Telling) -> list[Decision]:
@@ -240,11 +241,12 @@ def _changed(state: State, stages: DetectedStages, numbers: dict[str, float]) ->
 
 
 def _decided(
-    state: State, judged: Judgement, frames: float, dwell: int, confirmations: int
+    state: State, judged: Judgement, frames: float, stages: DetectedStages | StagesByReturn, confirmations: int
 ) -> tuple[State, Decision | None]:
     """Switch if the stage has lasted long enough and so many judgements in a row agree."""
     agreed = state.agreed + 1 if judged.stage is state.wanted else 1
     state = state._replace(wanted=judged.stage, agreed=agreed)
+    dwell = max(stages.dwell_episodes, stages.dwell_share * state.entered)
     if state.episodes - state.entered < dwell or agreed < confirmations:
         return state, None
     return _switched(state, judged, frames)

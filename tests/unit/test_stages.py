@@ -148,10 +148,10 @@ def test_the_rewards_range_does_not_matter():
 
 def test_stages_last_as_long_as_asked():
     returns = np.random.default_rng(0).normal(size=4000) + 8 * (np.arange(4000) // 150 % 2)
-    for dwell in (0, 400):
-        made = of(returns, DetectedStages(dwell_episodes=dwell))
+    for dwell, share in ((0, 0.0), (400, 0.0), (0, 0.1), (200, 0.3)):
+        made = of(returns, DetectedStages(dwell_episodes=dwell, dwell_share=share))
         assert len(made) > 2
-        assert min(b.episodes - a.episodes for a, b in itertools.pairwise(made)) >= dwell
+        assert all(b.episodes - a.episodes >= max(dwell, share * a.episodes) for a, b in itertools.pairwise(made))
 
 
 def test_the_state_is_a_small_value():
@@ -172,9 +172,12 @@ def test_the_state_is_a_small_value():
     assert len(pickle.dumps(state)) < 5000
 
 
-@pytest.mark.parametrize(("name", "expected"), [("catch", "ML"), ("cartpole", "M"), ("lost", "")])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("catch", "ML"), ("cartpole", "M"), ("lost", ""), ("catch_swings", "MEM")]
+)
 def test_recorded_curves(name, expected):
-    """Of real runs: Catch, CartPole that just came to its best, and Catch with a learning rate too small to learn."""
+    """Of real runs: Catch, CartPole that just came to its best, Catch with a learning rate too small to learn, and
+    Catch that goes up and down for long before it learns."""
     curve = np.load(CURVES / f"returns_{name}.npz")
     made = decisions(zip(curve["frames"].tolist(), curve["returns"].tolist(), strict=True), DETECTED)
     assert switches(made) == expected
