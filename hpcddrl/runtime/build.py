@@ -46,7 +46,7 @@ from hpcddrl.roles.updates import LocalUpdate, OptimizerStep, Update
 from hpcddrl.runtime.beside import evaluating_of
 from hpcddrl.runtime.compression import acts_here, standing, what_acts
 from hpcddrl.runtime.coupling import peers_of
-from hpcddrl.runtime.experience import beta_of, collector_of, replay_of, rollout_memory_of, source_of
+from hpcddrl.runtime.experience import beta_of, collector_of, replay_of, rollout_memory_of, source_of, tell_found
 from hpcddrl.runtime.late import Late, late_of
 from hpcddrl.runtime.parts import (
     algorithm_for,
@@ -139,7 +139,9 @@ def _keeping(rank: Rank, learners: list[int]) -> Keeping:
         rank.control,
         rank.traffic,
     )
-    return rank.remember("rollouts", made)
+    rank.remember("rollouts", made)
+    tell_found(rank, len(memory))
+    return made
 
 
 def _compensation(

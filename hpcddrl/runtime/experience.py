@@ -115,8 +115,8 @@ def _reusing(rank: Rank, feed: Feed, batcher: Batcher, kept: sources.Kept, confi
     memory = _servers_memory(rank, count, config) if config.held_by == "server" else _own_memory(rank, count, config)
     hindsight = _hindsight(rank, config, RolloutHindsight)
     made = rank.remember("rollouts", Reusing(feed, batcher, kept, memory, again, config, rank.control, hindsight))
-    if rank.saved is not None:
-        rank.lines.append(f"replay of rollouts: {memory.kept:,} are there")
+    if config.held_by == "learner":
+        tell_found(rank, memory.kept)
     return made
 
 
@@ -150,6 +150,12 @@ def rollout_memory_of(rank: Rank, config: RolloutReplay) -> RolloutMemory:
         f"{rank.place.role}"
     )
     return RolloutMemory(config, like, rank.config.seed * 1000 + rank.comms.world.rank)
+
+
+def tell_found(rank: Rank, kept: int) -> None:
+    """Say how many rollouts a checkpoint brought."""
+    if rank.saved is not None:
+        rank.lines.append(f"replay of rollouts: {kept:,} are there")
 
 
 def replay_of(rank: Rank, feeders: int, config: Replay) -> ReplayMemory:
