@@ -50,16 +50,22 @@ STUDY = Study(
         Game(
             "Catch",
             "hpcddrl/Catch-v0",
-            150,
-            (-0.5, 0.0, 0.8),
+            120,
+            (-0.5, 0.0, 0.5),
             (-0.85, 1.0),
-            settings=("network.torso=nips", "env.frame_stack=2"),  # convolutions, and two frames to tell what moves
+            settings=(
+                "network.torso=nips",  # convolutions
+                "env.frame_stack=2",  # to tell what moves
+                "algorithm.unroll_length=13",  # the steps of a game
+                "algorithm.entropy_coefficient=0.03",
+                "optimization.learning_rate=2e-3",  # so that the late stage comes within the time
+            ),
         ),
         Game(
             "MinAtar Breakout",  # images of 10 pixels have no convolutions to learn
             "minatar.gym:BaseEnv",
-            90,
-            (2.0, 5.0),
+            60,
+            (2.0, 4.0),
             (0.5, 10.0),
             settings=("env.options.game=breakout", "env.frame_stack=1", "network.torso=auto"),
             arms=("none", "replay", "central replay", "negative reward", "ensemble"),
