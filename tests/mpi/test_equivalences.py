@@ -87,7 +87,7 @@ def assert_different(ours, theirs):
         ("a3c", 3, CATCH, []),
         ("paac", 2, CATCH, []),
         ("dqn", 1, CARTPOLE, settings(experience__learning_starts=1000)),
-        ("ppo", 2, CARTPOLE, []),
+        pytest.param("ppo", 2, CARTPOLE, [], marks=pytest.mark.slow),
         ("group_ensemble", 4, CARTPOLE, OFTEN),
         ("group_ensemble", 6, CATCH, [*OFTEN, *TWO_BY_TWO]),
     ],

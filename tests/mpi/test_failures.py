@@ -202,7 +202,7 @@ def assert_stopped(done, out, number):
 @pytest.mark.parametrize(
     ("recipe", "rank", "number"),
     [
-        ("impala", 0, signal.SIGTERM),  # the learner, who decides
+        pytest.param("impala", 0, signal.SIGTERM, marks=pytest.mark.slow),  # the learner, who decides
         ("impala", 2, signal.SIGINT),  # an actor
         ("paac", 1, signal.SIGUSR1),  # an actor that only steps
     ],
@@ -219,7 +219,7 @@ def test_a_signal_to_any_one_rank_stops_the_job(recipe, rank, number, tmp_path):
     [
         ("impala", 3, None, signal.SIGUSR1),  # as a batch system's script sends it: to mpirun, who hands it on
         pytest.param("a3c", 3, 0, signal.SIGINT, marks=pytest.mark.slow),  # the server
-        ("group_ensemble", 4, 2, signal.SIGTERM),  # another group's learner
+        pytest.param("group_ensemble", 4, 2, signal.SIGTERM, marks=pytest.mark.slow),  # another group's learner
     ],
 )
 def test_a_stopped_run_goes_on_where_it_was(recipe, ranks, rank, number, tmp_path):
