@@ -41,9 +41,10 @@ learner that steps one sleeping environment. Exchange and peers are the shares o
 weights, and of the forward passes of the peers' networks (at most so many peers asked a batch): the mean over the
 learners and, in brackets, the greatest; `over` says how many learners' exchange took 5 % or more. Messages are those
 that one learner sends in a round of exchanges, and bytes are of one message, each beside what `python -m hpcddrl plan`
-says of the topology; messages passed over because a peer had not taken the one before make the first less. Rates are of
-the intervals after the start. Load is the machine's load average as a run started, others the cores that other
-processes kept busy meanwhile."""
+says of the topology; messages passed over because a peer had not taken the one before make the first less, and the 64
+bytes that each learner sends to every other at the end make it more, which with 64 groups and random pairs are as many
+as the weights of all rounds. Rates are of the intervals after the start. Load is the machine's load average as a run
+started, others the cores that other processes kept busy meanwhile."""
 
 
 class Sent(NamedTuple):
