@@ -36,8 +36,9 @@ class Apart:
     """Gradients go to the server until the late stage; in it, to an optimizer of this learner's own.
 
     Each round of `LateEnsemble` ends with a word to the server: the frames that were played, from the learner that
-    leads the one model too, and an answer that says whether the stage and the run go on. When the stage is over, all go
-    on from the server's weights, which are the last one model's.
+    leads the one model too, and an answer that says whether the stage and the run go on. The server lets the stage end
+    when the one who leads speaks, so that all go on from the newest one model (or from where they parted, if the stage
+    ends before there is one).
 
     Args:
         config: of the rounds.
@@ -65,14 +66,15 @@ class Apart:
 
     def state(self) -> State:
         """See `Stateful`."""
-        spell = {"number": self._spell.number, "updates": self._spell.updates}
+        spell = {"number": self._spell.number, "updates": self._spell.updates, "since": self._spell.since}
         if self._spell.updates is None:
             return {"spell": spell}
         return {"spell": spell, "step": self._alone.step.state(), "one": self._alone.one.state()}
 
     def restore(self, state: State) -> None:
         """See `Stateful`."""
-        self._spell.number, self._spell.updates = state["spell"]["number"], state["spell"]["updates"]
+        spell, saved = self._spell, state["spell"]
+        spell.number, spell.updates, spell.since = saved["number"], saved["updates"], saved["since"]
         if self._spell.updates is not None:
             self._alone.step.restore(state["step"])
             self._alone.one.restore(state["one"])
@@ -117,24 +119,23 @@ class Apart:
 
     def _together_or_not(self, weights: Weights, ask: Callable[[Weights], Weights]) -> Weights:
         """Ask the server, whose answer takes the place of the weights; take back one's own while the stage goes on."""
-        if self._spell.updates is None:
-            answer = ask(weights)
-            if answer.stage is Stage.LATE and not answer.last:
-                self._part(answer)
-            return answer
         own = weights.flat.clone()
-        answer = ask(weights)
-        if answer.stage is not Stage.LATE:
+        answer, spell = ask(weights), self._spell
+        late = answer.stage is Stage.LATE
+        if spell.updates is not None and late and answer.since == spell.since:
+            with torch.no_grad():
+                answer.flat.copy_(own)
+            return answer._replace(version=weights.version)
+        if spell.updates is not None:
             self._join(answer)
-            return answer
-        with torch.no_grad():
-            answer.flat.copy_(own)
-        return answer._replace(version=weights.version)
+        if late and not answer.last:
+            self._part(answer)
+        return answer
 
     def _part(self, weights: Weights) -> None:
         """Begin with the server's weights and an optimizer that knows nothing yet."""
         alone, spell = self._alone, self._spell
-        spell.number, spell.updates, self._untold = spell.number + 1, 0, 0.0
+        spell.number, spell.updates, spell.since, self._untold = spell.number + 1, 0, weights.since, 0.0
         alone.step.restart()
         alone.step.frames = weights.frames
         alone.one.begin(weights)

@@ -45,7 +45,7 @@ class Applying(Protocol):
     """Makes one update of some learners' gradients."""
 
     def __call__(self, weights: Weights, gradients: Mapping[int, GradientMessage]) -> tuple[Weights, bool]:
-        """Return the next weights (changed in place) and whether the gradients were refused.
+        """Return the next weights (changed in place) and whether what came was refused.
 
         Args:
             weights: of this shard.
@@ -115,13 +115,20 @@ class OneByOne:
         step: the optimizer over the weights.
         admission: of gradients.
         compensation: of their staleness, if any.
+        decides: what a learner leaves to go on from is taken if it comes in time; else another shard has decided.
         control: of this rank.
     """
 
     def __init__(
-        self, step: OptimizerStep, admission: Admission, compensation: DelayCompensation | None, control: Control
+        self,
+        step: OptimizerStep,
+        admission: Admission,
+        compensation: DelayCompensation | None,
+        decides: bool,
+        control: Control,
     ) -> None:
-        self._step, self._admission, self._compensation, self._control = step, admission, compensation, control
+        self._step, self._admission, self._compensation = step, admission, compensation
+        self._decides, self._control = decides, control
 
     def __call__(self, weights: Weights, gradients: Mapping[int, GradientMessage]) -> tuple[Weights, bool]:
         """See `Applying`."""
@@ -129,7 +136,7 @@ class OneByOne:
         staleness, frames = weights.version - int(record.version[0]), int(record.frames[0])
         after = weights._replace(frames=weights.frames + frames)
         admitted = not record.refused[0] and self._admission(staleness, float(record.loss[0]))
-        metrics = self._admission.metrics
+        metrics, taken = self._admission.metrics, admitted
         if admitted:
             with self._control.timing(Phase.UPDATE):
                 gradient = torch.from_numpy(record.flat)
@@ -141,19 +148,19 @@ class OneByOne:
             after = after._replace(version=weights.version + 1)
         else:
             self._step.frames += frames
-            after = self._heard(after, record, learner)
+            after, taken = self._heard(after, record, learner)
         self._control.learned(metrics, np.empty(0))
-        return after, not admitted
+        return after, not taken
 
-    def _heard(self, weights: Weights, record: GradientMessage, learner: int) -> Weights:
-        """Return the weights after what a learner had to tell beside gradients.
+    def _heard(self, weights: Weights, record: GradientMessage, learner: int) -> tuple[Weights, bool]:
+        """Return the weights after what a learner had to tell beside gradients, and whether they are its own.
 
         One that went on alone may be ahead, and versions never go back; what it leaves to go on from are weights that
         the optimizer knows nothing of. When the late stage is over, others may have learned from these weights together
         already: they stay.
         """
         behind = max(0, int(record.version[0]) - weights.version)
-        succeeds = bool(record.succeeds[0]) and weights.stage is Stage.LATE
+        succeeds = bool(record.succeeds[0]) and (weights.stage is Stage.LATE or not self._decides)
         if succeeds:
             weights.flat.copy_(torch.from_numpy(record.flat))
             self._step.restart()
@@ -162,7 +169,7 @@ class OneByOne:
             self._control.note(
                 "handovers", version=weights.version, learner=learner, updates=rise, restarted=float(succeeds)
             )
-        return weights
+        return weights, succeeds
 
     def sent(self, learner: int, values: Tensor) -> None:
         """See `Applying`."""

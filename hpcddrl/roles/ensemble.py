@@ -113,6 +113,10 @@ class EnsemblePeers:
             self._guard = guard(agreed[-1], self._config.min_divergence)
         self._log(account)
 
+    def hear(self) -> None:
+        """See `Meetings`."""
+        self._meetings.hear()
+
     def begin_anew(self) -> None:
         """Meet the other groups as if for the first time."""
         self._meetings.begin_anew()

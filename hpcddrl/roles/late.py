@@ -26,6 +26,7 @@ class Spell:
 
     number: int = 0  # of late stages so far
     updates: int | None = None  # of its own in this one; None: it is in none
+    since: int = 0  # the server's version that this one began with
 
 
 class OneModel:
@@ -120,6 +121,7 @@ class LatePeers:
         """See `Peers`."""
         if self._spell.updates is None:
             return None
+        self._ensemble.hear()
         found = self._ensemble.targets(batch, weights)
         if found is None or not self._leads():
             return found

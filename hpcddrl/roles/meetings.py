@@ -99,6 +99,16 @@ class Meetings:
         self._seconds = time.perf_counter() - began
         return agreed
 
+    def hear(self) -> None:
+        """Take what has come since the last meeting: of a group with one learner, who has nobody to agree with.
+
+        Without it, whoever is the first at a meeting would know nobody until the next.
+        """
+        assert self._learners.size == 1
+        if self._exchange is not None and not self._exact:
+            with self._control.timing(Phase.EXCHANGE):
+                self._exchange.take(self._store)
+
     def note(self, **more: float) -> None:
         """Write a row of the meeting just held."""
         members, exchange, now = self.members, self._exchange, self.version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from hpcddrl.roles.legs import Legs
 from hpcddrl.roles.memories import Keeping
 from hpcddrl.roles.saving import Saver
 from hpcddrl.roles.waiting import Waiting
-from hpcddrl.types import Weights
+from hpcddrl.types import Stage, Weights
 
 
 class Server:
@@ -32,6 +32,8 @@ class Server:
         order: which gradients are applied next.
         applying: how they become weights.
         keeping: what else is done here.
+        apart: learners go on apart in the late stage. It ends when the first of them speaks, who hands over the one
+            model that has come of it; else what was learned apart would be lost whenever another speaks before.
         optimizer_state: for checkpoints.
         saver: of what others play.
         legs: of the run.
@@ -47,6 +49,7 @@ class Server:
         order: Order,
         applying: Applying,
         keeping: Keeping,
+        apart: bool,
         optimizer_state: Callable[[], dict[str, Any]],
         saver: Saver,
         legs: Legs,
@@ -55,7 +58,8 @@ class Server:
     ) -> None:
         self._world, self._learners = world, list(learners)
         self._sending, self._untold = list[int](), set[int]()
-        self._order, self._applying, self._keeping, self._optimizer_state = order, applying, keeping, optimizer_state
+        self._order, self._applying, self._keeping, self._apart = order, applying, keeping, apart
+        self._optimizer_state = optimizer_state
         self._saver, self._legs, self._control = saver, legs, control
         self._gradients = Receiver(world, learners, Tag.GRADIENT, gradient_layout(parameters), slots=1)
         self._weights = Sender(world, Tag.WEIGHTS, weights_layout(parameters), 2 * len(learners), traffic)
@@ -74,7 +78,7 @@ class Server:
         """Serve until every learner has sent its last record of the leg; return the weights that it ends with."""
         control, timing = self._control, self._control.timing
         self._sending, self._untold = list(self._learners), set(self._learners)
-        weights = weights.entering(control.wanted_with(weights.frames), weights.version)
+        weights = self._entering(weights, ())
         for learner in self._sending:
             self._answer(weights, learner, refused=False)
         early: dict[int, Slot[GradientMessage]] = {}
@@ -113,7 +117,7 @@ class Server:
         if gradients:
             weights, refused = self._applying(weights, gradients)
             weights = weights._replace(last=weights.last or self._legs.over(weights.version, weights.frames))
-            weights = weights.entering(self._control.wanted_with(weights.frames), weights.version)
+            weights = self._entering(weights, gradients)
             self._control.enter(weights.stage, weights.since)
             self._control.counters.updates = weights.version
         for slot in slots:
@@ -123,6 +127,14 @@ class Server:
                 self._answer(weights, slot.source, refused)
             self._gradients.release(slot)
         return weights
+
+    def _entering(self, weights: Weights, heard: Collection[int]) -> Weights:
+        """Return the weights in the stage that they are to enter, now that these learners have spoken."""
+        if self._apart and weights.stage is Stage.LATE:
+            leads = next((learner for learner in self._learners if learner not in self._world.gone), None)
+            if leads not in heard:
+                return weights
+        return weights.entering(self._control.wanted_with(weights.frames), weights.version)
 
     def _answer(self, weights: Weights, learner: int, refused: bool) -> None:
         with self._control.timing(Phase.PUBLISH):

@@ -95,6 +95,8 @@ class ServerUpdate:
     def report(self, weights: Weights, frames: float, successor: Tensor | None) -> Weights:
         """Tell the servers what a learner did that went on without them; return their weights, in the same vector.
 
+        The first shard, which alone knows of stages, says whether the successor is taken; the others do as it did.
+
         Args:
             weights: that it has come to.
             frames: environment frames that are new since it last told them of any.
@@ -102,9 +104,14 @@ class ServerUpdate:
         """
         with self._timing(Phase.REDUCE):
             told = self._gradient.fetch(weights.flat if successor is None else successor)
-            for number in range(len(self._shards)):
-                self._push(number, told, weights.version, frames, refused=True, succeeds=successor is not None)
-            weights = self._pull(weights, range(len(self._shards)))
+            first, others = [0], range(1, len(self._shards))
+            succeeds, version = successor is not None, weights.version
+            for numbers in (first, others):
+                self.refused = False
+                for number in numbers:
+                    self._push(number, told, version, frames, refused=True, succeeds=succeeds)
+                weights = self._pull(weights, numbers)
+                succeeds = succeeds and not self.refused
             wait_until(lambda: all(shard.gradients.idle for shard in self._shards))
         self.refused = False
         return weights

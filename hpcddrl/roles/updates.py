@@ -99,8 +99,14 @@ class OptimizerStep:
         self.optimizer = _optimizer(self._parameter, optimization)
 
     def restart(self) -> None:
-        """Forget what the optimizer has gathered: the parameters are others than those that it stepped."""
+        """Forget what the optimizer has gathered: the parameters are others than those that it stepped.
+
+        RMSProp's running mean square begins at 0, so that its first step is 1 / √(1 − α) times (ten times) a usual one:
+        what random weights get over is too much for weights that have learned. From here on its rate is multiplied by
+        √(1 − α^t), which is the correction that Adam has (Kingma & Ba 2015, section 3).
+        """
         self.optimizer = _optimizer(self._parameter, self._optimization)
+        self.optimizer.param_groups[0]["restarted"] = True  # part of its state
 
     def state(self) -> State:
         """See `Stateful`: the parameters too."""
@@ -117,12 +123,20 @@ class OptimizerStep:
     def __call__(self, gradient: Tensor, frames: int) -> float:
         """Take one step; return the learning rate it was taken with."""
         rate = learning_rate(self._optimization, self.frames, self._budget_frames, self.learners)
-        rate *= self._tuning.learning_rate
+        rate *= self._tuning.learning_rate * self._correction()
         self.optimizer.param_groups[0]["lr"] = rate
         self._parameter.grad = gradient
         self.optimizer.step()
         self.frames += frames
         return rate
+
+    def _correction(self) -> float:
+        """Return the factor on the rate of the step to come after a restart."""
+        method = self._optimization.method
+        if not isinstance(method, RMSProp) or not self.optimizer.param_groups[0].get("restarted", False):
+            return 1.0
+        taken = float(self.optimizer.state.get(self._parameter, {}).get("step", 0))
+        return math.sqrt(1 - method.decay ** (taken + 1))
 
 
 def _optimizer(parameter: torch.nn.Parameter, optimization: Optimization) -> torch.optim.Optimizer:

@@ -15,6 +15,7 @@ from hpcddrl.config import (
     AllReduce,
     CentralActing,
     ConstantCompensation,
+    LateEnsemble,
     NoCompensation,
     ParameterServer,
     Replay,
@@ -103,7 +104,7 @@ def _server(rank: Rank) -> Callable[[], None]:
             "admission",
             Admission(update.max_staleness if asked else None, update.max_loss_deviations if asked else None),
         )
-        applying = OneByOne(step, admission, _compensation(rank, update, learners, len(own)), rank.control)
+        applying = OneByOne(step, admission, _compensation(rank, update, learners, len(own)), asked, rank.control)
     server = Server(
         rank.comms.world,
         learners,
@@ -111,6 +112,7 @@ def _server(rank: Rank) -> Callable[[], None]:
         order,
         applying,
         _keeping(rank, dealt(learners, number, shards)),
+        isinstance(rank.config.stages.late, LateEnsemble) and len(learners) > 1,
         lambda: step.optimizer.state_dict(),  # a late ensemble restarts it
         saver_of(rank, network),
         legs_of(rank, _enough(rank, shares=1)),

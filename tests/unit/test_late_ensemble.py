@@ -34,11 +34,12 @@ class Server:
 
     def __init__(self, values):
         self.values, self.version, self.frames = values.clone(), 10, 1000.0
-        self.stage, self.last, self.told, self.gradients = Stage.MIDDLE, False, [], 0
+        self.stage, self.since, self.last, self.told, self.gradients = Stage.MIDDLE, 0, False, [], 0
 
     def _answer(self, weights):
         weights.flat.copy_(self.values)
-        return weights._replace(version=self.version, frames=self.frames, stage=self.stage, last=self.last)
+        of_stage = {"stage": self.stage, "since": self.since}
+        return weights._replace(version=self.version, frames=self.frames, last=self.last, **of_stage)
 
     def first(self, weights):
         return self._answer(weights)
@@ -112,6 +113,19 @@ def test_each_goes_on_alone_until_the_server_says_that_the_stage_is_over():
     assert learner.helped == [(True, 13), (False, 13 + D + K + D)]
     learner.learn()
     assert server.gradients == 4
+
+
+def test_whoever_has_missed_that_the_stage_ended_begins_the_next_with_the_others():
+    learner = Learner(leads=False)
+    server = learner.server
+    server.stage, server.since = Stage.LATE, 11
+    learner.learn(1 + D)
+    assert (learner.spell.number, learner.spell.updates, learner.spell.since) == (1, D, 11)
+    server.since, server.version = 40, 41  # the middle stage, and the late one again
+    learner.learn(K + D)
+    assert (learner.spell.number, learner.spell.updates, learner.spell.since) == (2, 0, 40)
+    assert torch.equal(learner.flat.values, server.values)
+    assert [running for running, _ in learner.helped] == [True, False, True]
 
 
 @pytest.mark.parametrize("leads", [True, False])
@@ -193,6 +207,7 @@ def test_others_are_heard_in_the_late_stage_only_by_updates_since_it_began():
     mixture = Mixture(torch.zeros(2, 3), 0.5, torch.zeros(2))
     ensemble = SimpleNamespace(
         targets=lambda batch, weights: Targets(slice(2), 0.5, lambda own: mixture),
+        hear=lambda: calls.append("heard"),
         exchange=lambda weights: calls.append(weights.version),
         begin_anew=lambda: calls.append("anew"),
     )
@@ -207,13 +222,13 @@ def test_others_are_heard_in_the_late_stage_only_by_updates_since_it_began():
     spell.updates = 1
     peers.exchange(weights)
     assert peers.targets(None, weights).mix(own) is mixture
-    assert calls == ["anew", 1]
+    assert calls == ["anew", 1, "heard"], "what came after the last meeting counts too"
     leads[0] = True
     assert peers.targets(None, weights).mix(own) is mixture
-    assert calls == ["anew", 1, "taught"]
+    assert calls[3:] == ["heard", "taught"]
     spell.number, spell.updates = 2, 1
     peers.exchange(weights)
-    assert calls[3:] == ["anew", 1]
+    assert calls[5:] == ["anew", 1]
 
 
 def test_entropies_are_spread_evenly_in_their_logarithm():

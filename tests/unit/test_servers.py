@@ -1,5 +1,6 @@
 """A server's shards without MPI: who owns what, which gradients are applied, together or alone, and what is saved."""
 
+import math
 from collections import Counter, defaultdict
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import torch
 
 from hpcddrl.comm.messages import gradient_layout
 from hpcddrl.comm.placement import Place, Role, slices
-from hpcddrl.config import Config, Optimization, ParameterServer
+from hpcddrl.config import Adam, Config, Optimization, ParameterServer, RMSProp
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.checkpoint import Checkpoint, newest_of_all, write
 from hpcddrl.logs.timing import Timing
@@ -25,6 +26,7 @@ from hpcddrl.roles.applying import (
 )
 from hpcddrl.roles.control import Control
 from hpcddrl.roles.counters import counters_for
+from hpcddrl.roles.server import Server
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
 from hpcddrl.types import Stage, Weights
 
@@ -128,10 +130,10 @@ def gradient(flat, version=0, samples=10, frames=10, loss=1.0, refused=False):
     return record
 
 
-def one_by_one(admission, compensation=None, rate=0.1):
+def one_by_one(admission, compensation=None, rate=0.1, decides=True):
     weights, notes = Weights(5, torch.zeros(3)), Notes()
     step = OptimizerStep(weights.flat, Optimization(learning_rate=rate), None)
-    return weights, OneByOne(step, admission, compensation, notes), notes, step
+    return weights, OneByOne(step, admission, compensation, decides, notes), notes, step
 
 
 def test_a_gradient_makes_an_update_and_is_counted_by_its_staleness():
@@ -165,8 +167,8 @@ def test_weights_to_go_on_from_take_the_place_of_a_servers_and_its_optimizer_beg
     assert (weights.version, weights.frames, refused) == (9, 60, True), "versions never go back for who was ahead"
     left = gradient([7, 8, 9], version=8, refused=True)
     left.succeeds[0] = True
-    weights, _ = apply(weights._replace(stage=Stage.LATE), {1: left})
-    assert (weights.version, weights.frames, step.frames) == (10, 70, 70)
+    weights, refused = apply(weights._replace(stage=Stage.LATE), {1: left})
+    assert (weights.version, weights.frames, step.frames, refused) == (10, 70, 70, False)
     assert weights.flat.tolist() == [7, 8, 9]
     assert not step.optimizer.state_dict()["state"]
     rows = [(row["version"], row["learner"], row["updates"], row["restarted"]) for _, row in handed]
@@ -181,10 +183,62 @@ def test_weights_to_go_on_from_that_come_after_the_late_stage_leave_what_others_
     weights, _ = apply(weights._replace(stage=Stage.MIDDLE), {1: gradient([1, 2, 3])})
     left, learned = gradient([7, 8, 9], refused=True), weights.flat.clone()
     left.succeeds[0] = True
-    weights, _ = apply(weights, {2: left})
+    weights, refused = apply(weights, {2: left})
+    assert refused
     assert torch.equal(weights.flat, learned)
     assert step.optimizer.state_dict()["state"]
     assert weights.frames == 20
+
+
+@pytest.mark.parametrize(
+    ("apart", "gone", "heard", "stage"),
+    [
+        (True, (), [1], Stage.MIDDLE),
+        (True, (), [2], Stage.LATE),
+        (True, (), [], Stage.LATE),
+        (True, (1,), [2], Stage.MIDDLE),
+        (False, (), [2], Stage.MIDDLE),
+    ],
+)
+def test_learners_that_are_apart_leave_the_late_stage_when_the_first_of_them_speaks(apart, gone, heard, stage):
+    server = SimpleNamespace(
+        _apart=apart,
+        _learners=[1, 2, 3],
+        _world=SimpleNamespace(gone=frozenset(gone)),
+        _control=SimpleNamespace(wanted_with=lambda frames: Stage.MIDDLE),
+    )
+    assert Server._entering(server, Weights(9, torch.zeros(1), stage=Stage.LATE), heard).stage is stage
+    assert Server._entering(server, Weights(9, torch.zeros(1), stage=Stage.EARLY), heard).stage is Stage.MIDDLE
+
+
+def test_a_shard_that_knows_of_no_stage_takes_what_the_first_has_taken():
+    weights, apply, notes, _ = one_by_one(Admission(None, None), decides=False)
+    notes.note = lambda table, **row: None
+    left = gradient([7, 8, 9], refused=True)
+    left.succeeds[0] = True
+    weights, refused = apply(weights._replace(stage=Stage.EARLY), {2: left})
+    assert not refused
+    assert weights.flat.tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize("method", [RMSProp(), Adam()])
+def test_the_first_steps_after_a_restart_are_no_larger_than_usual(method):
+    """Of constant gradients all steps of Adam, and of a restarted RMSProp, are of the learning rate's size."""
+    values, rate = torch.zeros(2), 1e-3
+    step = OptimizerStep(values, Optimization(method=method, learning_rate=rate), None)
+    step(torch.tensor([1.0, -3.0]), 1)
+    usual = rate / math.sqrt(1 - method.decay) if isinstance(method, RMSProp) else rate
+    assert values.abs().tolist() == pytest.approx([usual] * 2, rel=1e-3), "a run's first step is as in the paper"
+    step.restart()
+    for _ in range(3):
+        before = values.clone()
+        step(torch.tensor([1.0, -3.0]), 1)
+        assert (values - before).abs().tolist() == pytest.approx([rate] * 2, rel=1e-3)
+    other = OptimizerStep(torch.zeros(2), Optimization(method=method, learning_rate=rate), None)
+    other.restore(step.state())
+    for one in (step, other):
+        one(torch.tensor([1.0, 1.0]), 1)
+    assert torch.equal(step.state()["parameters"], other.state()["parameters"])
 
 
 def test_a_copy_of_what_each_learner_was_sent_compensates_its_gradients():
