@@ -68,7 +68,7 @@ STUDY = Study(
             (2.0, 4.0),
             (0.5, 10.0),
             settings=("env.options.game=breakout", "env.frame_stack=1", "network.torso=auto"),
-            arms=("none", "replay", "central replay", "negative reward", "ensemble"),
+            arms=("none", "replay", "central replay", "ensemble"),  # no reward of it is negative
             needs="minatar",
         ),
         Game(

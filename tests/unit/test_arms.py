@@ -12,6 +12,7 @@ from written_runs import config_of, write_run
 from benchmarks import ensemble, flow, groups, jobs, nnc, rows, staged
 from benchmarks.arms import document, harness, outcome, sections, tables
 from benchmarks.arms.study import Arm, Circumstances, Game, Run, Study, runs_of, shares_of, waves_of
+from hpcddrl.envs.make import make
 from hpcddrl.logs.measured import Measured
 from hpcddrl.logs.timing import Phase
 from hpcddrl.recipes import RECIPES
@@ -381,6 +382,20 @@ def test_a_studys_names_can_be_typed_and_mean_one_thing_each(study):
 
 
 # What a study adds
+
+
+def test_negative_rewards_are_drawn_more_often_only_where_a_game_has_some():
+    """Elsewhere the arm is the replay's own."""
+    for game in staged.STUDY.games:
+        if not game.arms or "negative reward" in game.arms:
+            if game.needs:
+                pytest.importorskip(game.needs)
+            config = override(RECIPES["staged"](), [f"env.id={game.env}", *game.settings])
+            envs = make(config.env, 4, range(4), discount=1.0, threads=1)
+            envs.reset()
+            rewards = [envs.step(np.full(4, t % 2)).reward for t in range(100)]
+            envs.close()
+            assert np.min(rewards) < 0, game.name
 
 
 def aims(*found):
