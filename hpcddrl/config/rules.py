@@ -213,8 +213,14 @@ def _devices(config: Config) -> Rules:
 
 
 def _stages(config: Config) -> Rules:
-    detector, early = config.stages.detector, config.stages.early
+    detector, early, algorithm = config.stages.detector, config.stages.early, config.algorithm
     if isinstance(early, Pretext):
+        yield (
+            early.task.kind == "next_frame" and isinstance(algorithm, QLearning) and algorithm.n_step > 1,
+            f"stages.early.task.kind = 'next_frame' with algorithm.n_step = {getattr(algorithm, 'n_step', 1)}: what "
+            "follows in the replay is the frame after so many actions, of which only the first is known; set "
+            "algorithm.n_step=1 or another stages.early.task",
+        )
         yield (
             isinstance(detector, NoDetector) and isinstance(early.ends, WithStage),
             "stages.early.ends.kind = 'stage' with stages.detector.kind = 'none': nobody says when the early stage is "

@@ -303,6 +303,10 @@ SERVER = ["update=server", "topology.servers=1"]
             ["stages.early.ends.kind = 'stage'", "stages.detector.kind = 'none'", "stages.early.ends=plateau"],
         ),
         (
+            [*Q, "algorithm.n_step=3", "stages.early=pretext", "stages.early.task=next_frame"],
+            ["stages.early.task.kind = 'next_frame'", "algorithm.n_step = 3", "set algorithm.n_step=1"],
+        ),
+        (
             ["stages.early=pretext", "stages.early.ends=frames", "stages.early.alone_frames=2e6"],
             ["stages.early.alone_frames = 2e+06", "stages.early.ends.frames = 1e+06"],
         ),
