@@ -25,7 +25,8 @@ class Drawn(NamedTuple):
 class RolloutMemory:
     """Keeps the newest rollouts; whoever inserts some gives them their priority when they have been learned from.
 
-    Rollouts are known by keys, which count up. What is said of one that another has replaced meanwhile is ignored.
+    Rollouts are known by keys, which count up. What is said of one that another has replaced meanwhile, or that
+    was dropped for its age, is ignored.
 
     A draw takes a share s of its n from the rollouts with negative rewards, so P = (1 − s) p / Σp + s q / Σq with the
     priorities p of `RolloutReplay` and q = (Σ max(−r, 0))^α. The mean of n · w · f over draws of n is then that of f
@@ -49,6 +50,7 @@ class RolloutMemory:
         self._priorities, self._negatives = SumTree(capacity), SumTree(capacity)
         self._gains, self._losses = np.zeros(capacity), np.zeros(capacity)  # Σ|r| and Σ max(−r, 0)
         self._there = np.zeros(capacity, bool)
+        self._dropped = np.zeros(capacity, bool)  # for their age, and not replaced yet
         self._next = 0  # key
         self.stale = 0  # rollouts dropped for their age
 
@@ -108,6 +110,7 @@ class RolloutMemory:
         self._next = int(keys[-1]) + 1
         slots = keys % self._config.capacity
         self._withdraw(slots)
+        self._dropped[slots] = False
         self._kept.version[slots] = rollout.version
         for name in self._columns:
             getattr(self._kept, name)[:, slots] = getattr(rollout, name)
@@ -116,9 +119,10 @@ class RolloutMemory:
         return keys
 
     def learned(self, keys: Array, errors: Array) -> None:
-        """Say how wrong the value was about rollouts [n]: they can be drawn from now on."""
-        newest = keys >= self._next - self._config.capacity
-        slots, errors = keys[newest] % self._config.capacity, errors[newest]
+        """Say how wrong the value was about rollouts [n]: they can be drawn from now on, but for dropped ones."""
+        capacity = self._config.capacity
+        kept = (keys >= self._next - capacity) & ~self._dropped[keys % capacity]
+        slots, errors = keys[kept] % capacity, errors[kept]
         match self._config.priority:
             case "td_error":
                 priority = np.asarray(errors, np.float64)
@@ -143,6 +147,7 @@ class RolloutMemory:
         self.stale += len(old)
         if len(old):
             self._withdraw(old)
+            self._dropped[old] = True
 
     def draw(self, n: int) -> Drawn:
         """Draw n rollouts with replacement; there must be one at least. Valid until one of them is replaced."""
