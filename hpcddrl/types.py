@@ -140,7 +140,7 @@ class Batch(NamedTuple):
     reward: torch.Tensor  # [T, N] f32
     discount: torch.Tensor  # [T, N] f32: 0 or 1
     valid: torch.Tensor  # [T, N] f32: 0 where the step only reset the environment
-    versions: Array  # [R] i64
+    versions: Array  # [N] i64: of the weights that acted; the same in all environments of a rollout that comes fresh
     steps: int  # env steps, resets too, that come to the learner with this batch for the first time
     output: Output | None = None  # [T, N, ...] each: of the forward passes that acted, to be learned from as they are
     weight: torch.Tensor | None = None  # [N] f32: importance weights, of rollouts that were drawn from a replay

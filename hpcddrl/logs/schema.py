@@ -65,7 +65,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "learning/entropy": ("nat", "of the policy, mean over the interval's updates"),
     "learning/grad_norm": ("1", "norm of the gradient before clipping, mean over the interval's updates"),
     "learning/learning_rate": ("1", "at the last update"),
-    "learning/lag_mean": ("updates", "learner's version minus a rollout's, mean over the interval"),
+    "learning/lag_mean": ("updates", "learner's version minus that which acted, mean over what was learned from"),
     "learning/lag_min": ("updates", "least lag in the interval"),
     "learning/lag_max": ("updates", "greatest lag in the interval"),
     "learning/staleness_mean": ("updates", "server's version minus a gradient's, mean over the interval"),

@@ -147,6 +147,6 @@ class Batcher:
             reward=beside([r.reward for r in rollouts]),
             discount=beside([r.discount for r in rollouts]),
             valid=beside([(~r.first[self._depth :]).astype(np.float32) for r in rollouts]),
-            versions=np.concatenate([r.version for r in rollouts]),
+            versions=np.concatenate([np.broadcast_to(r.version, r.reward.shape[1]) for r in rollouts]),
             steps=sum(r.reward.size for r in rollouts),
         )

@@ -165,7 +165,7 @@ def columns(batch: Batch, chosen: Array) -> Batch:
         reward=batch.reward[:, index],
         discount=batch.discount[:, index],
         valid=batch.valid[:, index],
-        versions=batch.versions[np.unique(chosen // envs)],
+        versions=batch.versions[chosen],
     )
 
 

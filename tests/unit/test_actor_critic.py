@@ -95,7 +95,7 @@ def random_batch(family, seed=0):
         reward=torch.randn(T, N, generator=g, dtype=torch.float64),
         discount=discount,
         valid=valid,
-        versions=torch.zeros(R, dtype=torch.int64).numpy(),
+        versions=torch.zeros(R * B, dtype=torch.int64).numpy(),
         steps=T * N,
     )
 

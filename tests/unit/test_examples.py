@@ -79,7 +79,7 @@ def batch_of(reward, observations):
         reward=torch.tensor([reward]),
         discount=torch.zeros(1, 2),
         valid=torch.ones(1, 2),
-        versions=np.zeros(1, np.int64),
+        versions=np.zeros(2, np.int64),
         steps=2,
     )
 

@@ -36,7 +36,7 @@ def batch_of(valid=None):
         reward=zeros,
         discount=zeros,
         valid=torch.ones(T, R * B) if valid is None else valid,
-        versions=np.zeros(R, np.int64),
+        versions=np.zeros(R * B, np.int64),
         steps=T * R * B,
     )
 

@@ -79,6 +79,21 @@ def test_what_is_not_learned_from_yet_or_too_old_is_not_drawn():
     assert memory.stale == B, "counted once"
 
 
+def test_what_was_dropped_for_its_age_while_it_was_being_learned_from_again_stays_away():
+    memory = memory_of(capacity=2 * B)
+    memory.learned(keys := memory.insert(numbered(0, version=1)), np.ones(B))
+    drawn = memory.draw(4)
+    memory.drop_before(5)
+    memory.learned(drawn.keys, np.ones(4))  # comes back when all that it is of is too old
+    assert (len(memory), memory.stale) == (0, B)
+    memory.drop_before(5)
+    assert memory.stale == B, "counted once"
+    for number in (1, 2):  # in the others' place, and in that of those dropped
+        memory.learned(memory.insert(numbered(number, version=9)), np.ones(B))
+    memory.learned(keys, np.ones(B))
+    assert len(memory) == 2 * B
+
+
 def test_what_is_said_of_a_rollout_that_another_has_replaced_is_ignored():
     memory = memory_of(capacity=2 * B, alpha=1.0, epsilon=1e-9)
     keys = [memory.insert(numbered(number)) for number in range(3)]  # the third takes the first one's place
@@ -357,8 +372,9 @@ def test_so_many_batches_are_drawn_for_each_fresh_one_and_counted_apart(ratio, p
         assert torch.isfinite(batch.reward).all()
         assert batch.steps == (T * B if batch.weight is None else 0), "env steps count once"
         assert (batch.versions <= version).all()
+        assert batch.versions.shape == (B,), "ages count alike in both"
         if batch.weight is not None:
-            assert batch.versions.shape == batch.weight.shape == (B,)
+            assert batch.weight.shape == (B,)
 
 
 def test_it_helps_in_the_middle_stage_alone():

@@ -131,7 +131,7 @@ def test_observation_t_is_what_the_policy_saw_when_it_acted_at_t(the_spec, unrol
             np.testing.assert_array_equal(batch.reward[t], step.reward)
             np.testing.assert_array_equal(batch.discount[t], step.discount)
             np.testing.assert_array_equal(batch.valid[t], ~step.first)
-        assert batch.versions.tolist() == [10 * i]
+        assert batch.versions.tolist() == [10 * i] * B
 
 
 @pytest.mark.parametrize("the_spec", SPECS)
@@ -149,7 +149,7 @@ def test_what_the_policy_sees_never_mixes_episodes(the_spec):
 def test_a_batch_of_several_rollouts_puts_them_side_by_side(the_spec):
     many = [collect(the_spec, 4, 3, seed=seed)[0][seed] for seed in range(3)]
     batch = Batcher(the_spec, 4, B, 3)(many)
-    assert batch.versions.tolist() == [0, 10, 20]
+    assert batch.versions.tolist() == [0] * B + [10] * B + [20] * B
     one = Batcher(the_spec, 4, B, 1)
     for r, rollout in enumerate(many):
         alone, columns = one([rollout]), slice(r * B, (r + 1) * B)
