@@ -82,6 +82,11 @@ class _Begun(NamedTuple):
     time: float  # of the segment, when it began
 
 
+def own(weights: Weights) -> torch.Tensor:
+    """Return the weights [P] that a learner goes on with."""
+    return weights.flat
+
+
 class Periodically:
     """Has weights played with every so many frames, while the learner goes on.
 
@@ -96,6 +101,7 @@ class Periodically:
         exact: the run is deterministic.
         control: of this rank.
         say: called with a line about an evaluation that failed or came too late; there is another try when one is due.
+        playing: returns the weights [P] that play at that time, if not the learner's own.
     """
 
     def __init__(
@@ -106,9 +112,10 @@ class Periodically:
         exact: bool,
         control: Control,
         say: Callable[[str], object],
+        playing: Callable[[Weights], torch.Tensor] = own,
     ) -> None:
         self._examiner, self._every, self._episodes, self._exact = examiner, every, episodes, exact
-        self._control, self._say = control, say
+        self._control, self._say, self._playing = control, say, playing
         self._due = 0.0  # frames, of the next
         self._begun: _Begun | None = None
         self._newest = -1  # version that has played
@@ -145,7 +152,7 @@ class Periodically:
     def _begin(self, weights: Weights) -> None:
         self._begun = _Begun(weights.version, weights.frames, self._due, self._control.elapsed_s)
         self._due = (weights.frames // self._every + 1) * self._every
-        self._examiner.begin(weights.flat)
+        self._examiner.begin(self._playing(weights))
 
     def _wait(self, until: float) -> None:
         """Wait until nothing goes on, a signal ends the run, or that time (`time.monotonic`) has come."""

@@ -259,7 +259,7 @@ def _learner(rank: Rank) -> Callable[[], None]:
         update,
         publisher,
         peers,
-        evaluating_of(rank),
+        evaluating_of(rank, late),
         saver_of(rank, network),
         legs_of(rank, None if step is None else _enough(rank, shares=config.topology.groups or 1)),
         rank.control,

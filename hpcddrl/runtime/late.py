@@ -16,6 +16,7 @@ from hpcddrl.roles.late import OneModel, Spell
 from hpcddrl.roles.shards import ServerUpdate
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
 from hpcddrl.runtime.rank import Rank, network_of
+from hpcddrl.types import Weights
 
 
 class Late(NamedTuple):
@@ -28,6 +29,13 @@ class Late(NamedTuple):
     def update(self, rank: Rank, server: ServerUpdate) -> Apart:
         """Return how its gradients become weights, going on from where it was."""
         return rank.remember("apart", Apart(self.config, server, self.alone, self.spell, rank.control))
+
+    def common(self, weights: Weights) -> torch.Tensor:
+        """Return the weights [P] of all learners: its own, or while they are apart the one model's, if it makes it.
+
+        The server takes them over at each round's end, with what they have learned by then.
+        """
+        return weights.flat if self.spell.updates is None else self.alone.one.values
 
 
 def late_of(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) -> Late | None:

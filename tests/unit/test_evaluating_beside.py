@@ -20,7 +20,7 @@ from hpcddrl.networks.flat import flatten
 from hpcddrl.networks.make import make_network
 from hpcddrl.recipes import RECIPES
 from hpcddrl.roles import evaluating
-from hpcddrl.roles.evaluating import Periodically, Played, evaluators
+from hpcddrl.roles.evaluating import Periodically, Played, evaluators, own
 from hpcddrl.runtime.evaluation import Player, Protocol, Score, behaviour_of, returns_of
 from hpcddrl.runtime.examining import Apart, played
 from hpcddrl.types import Weights
@@ -57,11 +57,11 @@ class Instead:
 class Learner:
     """A learner whose first weight is its version, with 10 frames an update."""
 
-    def __init__(self, every=100, exact=False):
+    def __init__(self, every=100, exact=False, playing=own):
         self.games, self.rows, self.said, self.ticks = Instead(), [], [], 0
         self.control = SimpleNamespace(timing=Timing(), signalled=False, elapsed_s=7.0)
         self.control.evaluated, self.control.tick = self.rows.append, self._tick
-        self.part = Periodically(self.games, every, 4, exact, self.control, self.said.append)
+        self.part = Periodically(self.games, every, 4, exact, self.control, self.said.append, playing)
 
     def _tick(self):
         self.ticks += 1
@@ -96,6 +96,13 @@ def test_the_start_plays_and_then_what_there_is_every_so_many_frames():
         1.5,
     )
     assert {f"evaluation/{name}" for name in row} <= set(COLUMNS)
+
+
+def test_others_weights_may_play_in_place_of_the_learners_own():
+    learner = Learner(playing=lambda weights: -weights.flat)
+    learner.games.at_once = True
+    learner.see(0, 10, 11)
+    assert learner.played == [(0, 0, -0.5), (10, 100, -10.5)]
 
 
 def test_a_slow_one_has_the_next_wait_and_the_learner_go_on():

@@ -15,6 +15,7 @@ from hpcddrl.rl.policies import Categorical
 from hpcddrl.roles.apart import Alone, Apart
 from hpcddrl.roles.late import LatePeers, OneModel, Spell
 from hpcddrl.roles.updates import LocalUpdate, OptimizerStep
+from hpcddrl.runtime.late import Late
 from hpcddrl.types import Batch, Discrete, EnvSpec, Mixture, Opinion, Stage, Targets, Tuning, Weights
 
 SPEC = EnvSpec((5,), np.dtype(np.float32), 1, Discrete(3), 1)
@@ -179,6 +180,25 @@ def test_a_late_stage_goes_on_from_its_state_and_one_that_was_not_begun_begins()
     third.update.restore(Learner().update.state())
     third.weights = third.update.first(third.weights)
     assert third.spell.updates == 0
+
+
+def test_what_plays_for_all_learners_is_the_one_model_while_they_are_apart():
+    """It is what the server ends with; who leads goes on from weights of its own."""
+    learner = Learner()
+    late, server = Late(LATE, learner.alone, learner.spell), learner.server
+    assert torch.equal(late.common(learner.learn()), server.values)
+    server.stage = Stage.LATE
+    learner.learn(1 + D)
+    assert torch.equal(late.common(learner.weights), server.values), "as they parted"
+    assert not torch.equal(learner.weights.flat, server.values)
+    learner.one.learned = True
+    with torch.no_grad():
+        learner.one.values.fill_(0.25)
+    server.last = True
+    assert torch.equal(late.common(learner.learn(stop=True)), server.values), "as the run ends"
+    assert (server.values == 0.25).all()
+    server.last, server.stage = False, Stage.MIDDLE
+    assert late.common(learner.learn(stop=True)) is learner.weights.flat
 
 
 def batch_of(seed=0, steps=4, envs=3):
