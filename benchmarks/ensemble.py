@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.arms.harness import main as run
+from benchmarks.arms.scoring import GROUPS
 from benchmarks.arms.sections import Section
 from benchmarks.arms.study import Arm, Game, Study
 from benchmarks.arms.tables import Passage, above_twins, passage, written
@@ -111,7 +112,7 @@ STUDY = Study(
         ),
     ),
     helpers=("peers", "exchange"),
-    exports=True,
+    scoring=GROUPS,
     tables=(aims,),
 )
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.arms.harness import main as run
+from benchmarks.arms.scoring import ONE_MODEL
 from benchmarks.arms.study import Arm, Game, Study
 
 TEXT = """\
@@ -24,7 +25,9 @@ they draw is from rollouts with negative rewards; `ensemble`: in the late stage 
 other's mixture, and become one model again; `all`: autoencoder, replay and ensemble. The autoencoder's own cost is the
 phase pretext; the replay's is in batch (drawing) and gradient (its batches are trained on like fresh ones); the
 ensemble's is in peers (the others' networks, and the one model's learning) and exchange. The return is that of the last
-games of all workers, who are apart in the late stage."""
+games of all workers, who are apart in the late stage, and whose entropy bonuses then differ. The scores are of what
+comes of it: the server's network, in the late stage the one model that learns from the workers' mixture, in full games
+after the run."""
 NO_EARLY, NO_MIDDLE, NO_LATE = "stages.early=none", "stages.middle=none", "stages.late=none"
 
 
@@ -82,6 +85,7 @@ STUDY = Study(
         ),
     ),
     helpers=("pretext", "batch", "gradient", "peers", "exchange"),
+    scoring=ONE_MODEL,
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.arms.sections import Section, sections_of
 from benchmarks.arms.study import Study
-from benchmarks.arms.tables import costs, numbers, passages, returns, scores, together, twins
+from benchmarks.arms.tables import costs, numbers, passages, returns, together, twins
 from benchmarks.rows import CHANGED, Row
 
 LEGEND = """\
@@ -15,8 +15,8 @@ Numbers are interquartile means over seeds (of fewer than four: the mean), with 
 intervals in brackets; of a few seeds these are rather too narrow. A run's return is the mean over its groups of each
 one's last 100 full games, unclipped; best group is the greatest of the groups' own. For differences and ratios both
 sides are drawn anew; where the interval holds 0 (or 1) it says `no difference seen`, which is not the same as none. A
-group's twin has the same number and the same seed in the other arm. Scores are of greedy games after the run, as
-`python -m hpcddrl export` plays them. A target is reached when the groups' mean return over their last 100 games (at
+group's twin has the same number and the same seed in the other arm. {scores} A target \
+is reached when the groups' mean return over their last 100 games (at
 least 25 each) is; where a seed never got there it counts with the whole of its run, so that the number is a least one,
 marked ≥, and no ratio is given. All arms of a seed ran on the same machine. Phases are the mean share of a role's
 ranks' wall time; a helper's seconds are what one learner spent in its phase. Load is the machine's load average as the
@@ -31,7 +31,7 @@ def document(study: Study, rows: Sequence[Row], code: str) -> str:
         "",
         study.text,
         "",
-        f"`make bench-{study.name}` drew this from {study.name}.csv.\n{LEGEND}",
+        f"`make bench-{study.name}` drew this from {study.name}.csv.\n{LEGEND.format(scores=study.scoring.text)}",
     ]
     for section in sections:
         lines += ["", *_text(study, section, code)]
@@ -46,7 +46,7 @@ def _text(study: Study, section: Section, code: str) -> list[str]:
     game = section.game
     lines = [f"## {game.name}, {game.seconds:g} s", "", f"{game.env}; {_machines(section)}.", ""]
     parts = [returns(study, section), passages(study, section)]
-    parts += [twins(study, section), scores(study, section), costs(study, section)]
+    parts += [twins(study, section), study.scoring.table(study, section), costs(study, section)]
     parts += [*(table(study, section) for table in study.tables), provenance(section), state(study, section, code)]
     return [*lines, *itertools.chain.from_iterable([*part, ""] for part in parts if part)][:-1]
 

@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import os
 import re
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from hpcddrl.figures.curves import learning_curves
 KEY = ("arm", "game", "seed", "recipe", "ranks", "env", "settings", "seconds", *Circumstances._fields, "code")
 COLUMNS = (*KEY, *VALUES, "scores", "note", "load", "others", "date", "about", "command", "run")
 START_AND_END_S = 25.0  # what a run takes beside its seconds, until one was measured
-SCORING_S = 60.0  # what scoring its networks takes, until then
+SCORING_S = 60.0  # what each way of scoring its networks takes, until then
 SCORING_LIMIT_S = 1800.0
 CAPTION = """\
 Interquartile mean over seeds with its 95 % bootstrap interval; thin lines are the seeds. A line ends where the first of
@@ -59,7 +58,7 @@ class Bench:
 
     def task(self, wave: Sequence[Run]) -> Task:
         """Return some runs that are made side by side as one task."""
-        seconds = wave[0].game.seconds + START_AND_END_S + SCORING_S * self._study.exports
+        seconds = wave[0].game.seconds + START_AND_END_S + SCORING_S * len(self._study.scoring.plays)
         return Task("; ".join(run.name for run in wave), seconds, partial(self.run, wave))
 
     def run(self, wave: Sequence[Run]) -> str:
@@ -102,20 +101,20 @@ class Bench:
         return launch_all(jobs, limit_s)
 
     def _scores(self, runs: Sequence[Run], outs: Sequence[Path]) -> list[Row]:
-        """Play the runs' groups, their ensemble, and a network that learns from it, where the study asks for it."""
-        if not (self._study.exports and runs):
-            return [{} for _ in runs]
-        line = [sys.executable, "-m", "hpcddrl", "export"]
-        what = ["--what", "distilled", "--episodes"]
-        lines = [[*line, str(out), *what, str(run.game.episodes)] for run, out in zip(runs, outs, strict=True)]
-        failures = self._launch(lines, outs, ".export.log", SCORING_LIMIT_S)
-        logs = [ROOT / out.with_name(out.name + ".export.log") for out in outs]
-        return [
-            {"note": f"not scored, see {log.relative_to(ROOT)}"}
-            if failure
-            else {"scores": to_text(scores_of(log.read_text()))}
-            for failure, log in zip(failures, logs, strict=True)
-        ]
+        """Play the runs' networks as the study asks for it; return what is new in their rows."""
+        found: list[dict[str, float]] = [{} for _ in runs]
+        notes: list[list[str]] = [[] for _ in runs]
+        for play in self._study.scoring.plays if runs else ():
+            lines = [play.command(out, run.game) for run, out in zip(runs, outs, strict=True)]
+            failures = self._launch(lines, outs, f".{play.name}.log", SCORING_LIMIT_S)
+            for i, (out, failure) in enumerate(zip(outs, failures, strict=True)):
+                log = out.with_name(f"{out.name}.{play.name}.log")
+                if failure:
+                    notes[i].append(f"not scored, see {log}")
+                else:
+                    scores = scores_of((ROOT / log).read_text())
+                    found[i] |= {play.name: scores[play.owner]} if play.owner else scores
+        return [{"scores": to_text(f), "note": "; ".join(n)} for f, n in zip(found, notes, strict=True)]
 
     def draw(self) -> None:
         """Draw table and picture anew."""

@@ -23,7 +23,7 @@ FINE = 70 * POINTS  # moments at which returns are looked at
 LEAST = WINDOW // 4  # games of every group before a return counts as reached
 RATES = ("frames", "wall_s", "frames_per_s", "predictions_per_s", "trained_per_s", "lag", "updates")
 VALUES = ("final", "best_group", "groups", "reached", *RATES, "phases", "curve")
-SCORE = re.compile(r"^(\S+)(?: version \d+)?: return (\S+) \[", re.MULTILINE)
+SCORE = re.compile(r"^(\S+)(?: version \d+)?(?: \([\d,]+ frames\))?: return (\S+) \[", re.MULTILINE)
 
 
 class Course(NamedTuple):
@@ -83,7 +83,7 @@ def phases_of(timing: pd.DataFrame) -> dict[str, float]:
 
 
 def scores_of(printed: str) -> dict[str, float]:
-    """Return what `export` printed of each network's mean return, by the network's name."""
+    """Return what `export` or `evaluate` printed of each network's mean return, by the network's name."""
     return {name: float(value) for name, value in SCORE.findall(printed)}
 
 

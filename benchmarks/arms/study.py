@@ -37,6 +37,26 @@ class Game(NamedTuple):
     needs: str = ""  # a package of the extra `bench`
 
 
+class Play(NamedTuple):
+    """A command that plays networks of a run after it."""
+
+    name: str  # of its log
+    arguments: tuple[str, ...]  # of `python -m hpcddrl`, but for RUN and the number of games
+    owner: str = ""  # of the one network that counts, whose score has the command's name; none: each has its own
+
+    def command(self, run: Path, game: Game) -> list[str]:
+        """Return its command line."""
+        return [sys.executable, "-m", "hpcddrl", *self.arguments, str(run), "--episodes", str(game.episodes)]
+
+
+class Scoring(NamedTuple):
+    """Which networks are scored after a run, and how that is told."""
+
+    text: str = "Scores are of greedy games after the run, as\n`python -m hpcddrl export` plays them."  # in the legend
+    plays: tuple[Play, ...] = ()  # one after the other
+    table: Callable[..., list[str]] = lambda study, section: []  # to lines of Markdown
+
+
 class Study(NamedTuple):
     """A question, the arms that answer it, and the games they do it on."""
 
@@ -46,7 +66,7 @@ class Study(NamedTuple):
     arms: tuple[Arm, ...]
     games: tuple[Game, ...]
     helpers: tuple[str, ...]  # phases whose seconds an arm costs
-    exports: bool = False  # score the groups' ensemble, and one network that has learned from it
+    scoring: Scoring = Scoring()
     tables: tuple[Callable[..., list[str]], ...] = ()  # of its own: from (study, section) to lines of Markdown
     appendix: Callable[[Path], list[str]] = lambda folder: []  # what else the page says, from the tables' folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -47,17 +48,22 @@ def returns(study: Study, section: Section) -> list[str]:
     several = any(len(from_text(row["groups"])) > 1 for rows in section.rows.values() for row in rows)
     lines = []
     for arm in study.arms:
-        rows, other = section.of(arm), study.against(arm)
+        rows = section.of(arm)
         if not rows:
             continue
         cells = [arm.name, str(len(rows))]
         for column in ("final", "best_group")[: 1 + several]:
-            own = numbers(rows, column)
-            cells.append(written(estimated(own)) if len(own) else "")
-            cells.append(_beside(other, difference([own], [numbers(section.of(other), column)])) if other else "")
+            cells += _with_difference(study, section, arm, partial(numbers, column=column))
         lines.append(cells)
     best = ["best group", "its difference"] if several else []
     return markdown_table(["arm", "seeds", "return", "difference", *best], lines)
+
+
+def _with_difference(study: Study, section: Section, arm: Arm, of: Callable[[Sequence[Row]], Array]) -> list[str]:
+    """Write the numbers ``of`` an arm's rows, and how much more they are than those of the arm it is compared with."""
+    own, other = of(section.of(arm)), study.against(arm)
+    against = _beside(other, difference([own], [of(section.of(other))])) if other else ""
+    return [written(estimated(own)) if len(own) else "", against]
 
 
 def _beside(other: Arm, said: str) -> str:
@@ -154,6 +160,27 @@ def scores(study: Study, section: Section) -> list[str]:
         lines.append([arm.name, *cells, difference([ensembles], [means])])
     header = ["arm", "mean of groups", "best group", "ensemble", "distilled", "ensemble over the mean of groups"]
     return markdown_table(header, lines) if lines else []
+
+
+def single_scores(study: Study, section: Section) -> list[str]:
+    """Return the table of what the one network of each run reached after it, in each way of playing it."""
+    kinds = [play.name for play in study.scoring.plays]
+    lines = []
+    for arm in study.arms:
+        rows = [row for row in section.of(arm) if row["scores"]]
+        if not rows:
+            continue
+        cells = [arm.name, str(len(rows))]
+        for kind in kinds:
+            cells += _with_difference(study, section, arm, partial(_scored, kind=kind))
+        lines.append(cells)
+    header = ["arm", "seeds", *itertools.chain.from_iterable([f"score, {kind}", "difference"] for kind in kinds)]
+    return markdown_table(header, lines) if lines else []
+
+
+def _scored(rows: Iterable[Row], kind: str) -> Array:
+    """Return the scores of a kind [rows that have one]."""
+    return np.array([one[kind] for one in (from_text(row["scores"]) for row in rows) if kind in one])
 
 
 def _alone(one: dict[str, float]) -> list[float]:

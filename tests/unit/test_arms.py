@@ -11,6 +11,7 @@ from written_runs import config_of, write_run
 
 from benchmarks import ensemble, flow, groups, jobs, nnc, rows, staged
 from benchmarks.arms import document, harness, outcome, sections, tables
+from benchmarks.arms.scoring import GROUPS, ONE_MODEL
 from benchmarks.arms.study import Arm, Circumstances, Game, Run, Study, runs_of, shares_of, waves_of
 from hpcddrl.envs.make import make
 from hpcddrl.logs.measured import Measured
@@ -25,7 +26,7 @@ BASE, MORE = Arm("base", "impala", 3), Arm("more", "impala", 3, ("network.width=
 CATCH = Game("Catch", "hpcddrl/Catch-v0", 60, (0.5,), (-1.0, 1.0), seeds=(1, 2))
 POLE = Game("Pole", "CartPole-v1", 60, (100.0,), (0.0, 500.0), seeds=(1, 2))
 ONCE = Game("Once", "ALE/Pong-v5", 600, (0.0,), (-21.0, 21.0), seeds=(1,), arms=("base",))
-STUDY = Study("study", "A study", "What for.", (BASE, MORE), (CATCH, POLE, ONCE), ("peers",), exports=True)
+STUDY = Study("study", "A study", "What for.", (BASE, MORE), (CATCH, POLE, ONCE), ("peers",), GROUPS)
 
 
 def row(arm, game=CATCH, seed=1, code=CODE, around=AROUND, **more):
@@ -91,6 +92,11 @@ def test_scores_are_read_as_export_prints_them():
         "written to runs/x/exports/distilled.pt2, 1,009,807 bytes\n"
     )
     assert outcome.scores_of(printed) == {"group-0000": -0.4, "ensemble": 0.07, "distilled": 10.0}
+    printed = (
+        "server-0000 version 317 (17,120 frames): return -0.80 [-1.00, -0.40], 3.1% of human [2.0%, 4.0%]\n"
+        "over 10 episodes of hpcddrl/Catch-v0, greedy, seeds from 2000000000\n"
+    )
+    assert outcome.scores_of(printed) == {"server-0000": -0.8}
 
 
 # The tables
@@ -165,6 +171,22 @@ def test_networks_are_scored_beside_the_groups_they_are_of():
     lines = tables.scores(STUDY, section(found))
     assert cells(lines, "base") == ["base", "2", "3", "4", "3.5", "+2 (one seed: no interval)"]
     assert "more" not in "".join(lines)  # was not scored
+
+
+def test_a_servers_network_is_scored_beside_that_of_the_other_arm():
+    study = STUDY._replace(scoring=ONE_MODEL)
+    found = of_seeds(BASE, "final", [9, 9]) + of_seeds(MORE, "final", [0, 0]) + [row(MORE, seed=3)]
+    for one, scores in zip(found, ("1 2", "3 4", "11 22", "13 24", ""), strict=False):
+        one["scores"] = outcome.to_text(dict(zip(("sampled", "greedy"), map(float, scores.split()), strict=False)))
+    lines = study.scoring.table(study, section(found, study=study))
+    assert cells(lines, "arm") == ["arm", "seeds", "score, sampled", "difference", "score, greedy", "difference"]
+    assert cells(lines, "base")[1:] == ["2", "2 [1, 3]", "–", "3 [2, 4]", "–"]
+    assert cells(lines, "more")[1:3] == ["2", "12 [11, 13]"]
+    assert cells(lines, "more")[3].startswith("to base: +10 [+8, +12]")
+    assert cells(lines, "more")[5].startswith("to base: +20 [+18, +22]")
+    page = document.document(study, found, CODE)
+    assert "\nwhich `python -m hpcddrl evaluate` plays after the run" in page
+    assert all(line in page for line in lines)
 
 
 def test_costs_are_rates_seconds_of_helpers_and_shares_of_time():
@@ -315,6 +337,30 @@ def test_rows_are_added_as_runs_end_and_made_once(bench, tmp_path, monkeypatch, 
     assert [line[2] for line in bench] == ["3"]  # the one that failed, again
     harness.main(STUDY, "Text.", [*arguments, "--seconds", "5", "--missing"])
     assert "0 of 4 rows are there" in capsys.readouterr().out
+
+
+def test_each_way_of_scoring_has_its_number_and_one_that_fails_is_noted(bench, tmp_path, monkeypatch):
+    plays = harness.launch_all
+
+    def launch_all(several, limit_s):
+        evaluated = "evaluate" in several[0].line
+        found = [""] if evaluated else plays(several, limit_s)
+        if evaluated:
+            bench.append(several[0].line)
+            several[0].log.write_text("server-0000 version 4 (1,000 frames): return 0.25 [0.10, 0.50]\n")
+        return ["it failed"] if "--sampled" in several[0].line else found
+
+    monkeypatch.setattr(harness, "launch_all", launch_all)
+    study = STUDY._replace(scoring=ONE_MODEL)
+    arguments = ["--games", "Catch", "--arms", "base", "--seeds", "1", "--into", str(tmp_path)]
+    assert harness.main(study, "Text.", arguments) == flow.DONE
+    out = bench[0][bench[0].index("--out") + 1]
+    assert [line[3:] for line in bench[1:]] == [
+        ["evaluate", "--sampled", out, "--episodes", "30"],
+        ["evaluate", out, "--episodes", "30"],
+    ]
+    (made,) = rows.read_rows(tmp_path / "study.csv")
+    assert (made["scores"], made["note"]) == ("greedy:0.25", f"not scored, see {out}.sampled.log")
 
 
 def test_a_seed_that_another_machine_has_all_arms_of_is_not_made_again(bench, tmp_path, capsys):
