@@ -48,7 +48,10 @@ class StandIn(Protocol):
         """Say whether it computes with floats in the place of what it stands for: its speed says nothing then."""
 
     def __call__(self, observation: Tensor) -> Output:
-        """Return policy and value of observations [N, *observation_shape], as networks do."""
+        """Return policy and value of observations [N, *observation_shape], as networks do.
+
+        Several threads may ask at the same time; not while another method is at work.
+        """
 
     def take(self, network: AnyNetwork, states: Tensor) -> None:
         """Take over a float network's numbers, calibrated on states [N, *observation_shape] if that is needed.

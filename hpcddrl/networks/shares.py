@@ -1,4 +1,4 @@
-"""A network's passes over a batch in several shares, each on a thread of its own."""
+"""Passes over a batch in several shares, each on a thread of its own."""
 
 from __future__ import annotations
 
@@ -22,15 +22,37 @@ def in_shares(network: AnyNetwork, shares: int) -> Answer:
     return InShares(network, shares) if on_cores and shares > 1 else network
 
 
-class InShares:
-    """Answers a batch in equal shares, one a thread, and computes the gradient of the whole in the same shares.
+class AnswersInShares:
+    """Answers a batch in equal shares, one a thread, without gradient.
 
     The threads meet once a pass. Those that torch divides an operation over meet after each one, so where other ranks
     keep the processors busy too, all of them wait for the slowest some fifty times a pass: there, two threads of that
     kind were seen to learn from 0.6 times what one did.
 
-    Each share runs on one thread of torch's only if `torch.set_num_threads` says so. The gradient is the same but for
-    the order in which it is summed, which does not depend on the clock.
+    Each share runs on one thread of torch's only if `torch.set_num_threads` says so.
+
+    Args:
+        answer: of [N, *observation_shape]; called by several threads at the same time.
+        shares: at most; no fewer than 2.
+    """
+
+    def __init__(self, answer: Answer, shares: int) -> None:
+        self._answer, self._shares = answer, shares
+        self._pool = ThreadPoolExecutor(shares, "share")
+
+    def __call__(self, observation: Tensor) -> Output:
+        """Return the answer to the whole batch."""
+        return _joined(self.each(torch.no_grad()(self._answer), observation.chunk(self._shares)))
+
+    def each(self, call: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
+        """Return what a function makes of each share's arguments, when all have been through."""
+        return list(self._pool.map(call, *arguments))
+
+
+class InShares(AnswersInShares):
+    """Answers as a network does, and computes the gradient of the whole in the same shares.
+
+    The gradient is the same but for the order in which it is summed, which does not depend on the clock.
 
     Args:
         network: answers [N, *observation_shape].
@@ -38,18 +60,14 @@ class InShares:
     """
 
     def __init__(self, network: AnyNetwork, shares: int) -> None:
-        self._network, self._shares = network, shares
-        self._pool = ThreadPoolExecutor(shares, "share")
+        super().__init__(network, shares)
+        self._network = network
 
     def __call__(self, observation: Tensor) -> Output:
         """Return the network's answer."""
         if torch.is_grad_enabled():
             return Output(*_Learned.apply(self, observation, *self._network.parameters()))  # type: ignore[no-untyped-call]
-        return _joined(self.each(torch.no_grad()(self._network), observation.chunk(self._shares)))
-
-    def each(self, call: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-        """Return what a function makes of each share's arguments, when all have been through."""
-        return list(self._pool.map(call, *arguments))
+        return super().__call__(observation)
 
     def answers(self, observation: Tensor) -> list[Output]:
         """Return the answers to the shares of some observations, with what their gradients need."""

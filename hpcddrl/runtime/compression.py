@@ -27,7 +27,7 @@ from hpcddrl.networks.device import CPU, answering_on
 from hpcddrl.networks.flat import flatten, size
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.make import AnyNetwork
-from hpcddrl.networks.shares import in_shares
+from hpcddrl.networks.shares import AnswersInShares, in_shares
 from hpcddrl.roles.compressing import Compressing, Recent
 from hpcddrl.roles.counters import counters_for
 from hpcddrl.roles.publishing import AsTheyAre, Following, Packing
@@ -107,7 +107,13 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
         rank.lines.append(f"compression {name}: {_counted(compressor, blueprint)}")
     warnings = [warning_of(candidate, blueprint) for candidate in candidates_of(compression)]
     rank.lines.extend(f"warning: {warning}" for warning in warnings if warning)
-    return Standing(packing if followed is None else Following(packing, followed.copy_), compressor.stand_in)
+    answer = answering(rank, compressor.stand_in)
+    return Standing(packing if followed is None else Following(packing, followed.copy_), answer)
+
+
+def answering(rank: Rank, stand_in: StandIn) -> Answer:
+    """Return what answers with a stand-in on this rank: a learner that acts divides a batch as it does its own."""
+    return AnswersInShares(stand_in, rank.shares) if acts_here(rank) and rank.shares > 1 else stand_in
 
 
 def _counted(compressor: Compressor, blueprint: Blueprint) -> str:
@@ -153,6 +159,12 @@ def acts_here(rank: Rank) -> bool:
     return isinstance(rank.config.acting, CentralActing) or not rank.actors
 
 
+def at_once(rank: Rank) -> int:
+    """Return how many observations one thread answers at once where actions are chosen: of a learner's, a share."""
+    together = answered_at_once(rank.config, len(rank.actors))
+    return -(-together // rank.shares) if acts_here(rank) else together
+
+
 def what_acts(rank: Rank) -> tuple[Answer, int, Unpack]:
     """Return what answers observations on an actor, how many bytes it arrives in, and what takes them."""
     config, group = rank.config, rank.place.group
@@ -178,8 +190,7 @@ def _tune(rank: Rank, stand_in: StandIn) -> None:
     config = rank.config
     if not config.deterministic:  # a choice by the clock is not repeatable
         dtype = torch.from_numpy(np.empty(0, rank.spec.frame_dtype)).dtype
-        together = answered_at_once(config, len(rank.actors))
-        observation = torch.zeros(together, *rank.spec.observation_shape, dtype=dtype)
+        observation = torch.zeros(at_once(rank), *rank.spec.observation_shape, dtype=dtype)
         if isinstance(config.compression, Uncompressed | Auto) or not _acts_first(rank):
             stand_in.tune(observation)
         else:
@@ -200,8 +211,7 @@ def _tried(rank: Rank, auto: Auto) -> Pick:
         if owner in played:  # a group that was added has none
             network.load_state_dict(played[owner].network)
     blueprint = blueprint_of(rank.config, rank.spec, rank.config.seed * 1000 + group)
-    together = answered_at_once(rank.config, len(rank.actors))
-    return pick(auto, blueprint, network, _first_observations(rank, network)[: states_of(auto)], together)
+    return pick(auto, blueprint, network, _first_observations(rank, network)[: states_of(auto)], at_once(rank))
 
 
 def _table(picked: Pick, what: str) -> list[str]:

@@ -34,6 +34,7 @@ from hpcddrl.config.compression import (
     Whole,
 )
 from hpcddrl.logs.packing import pack, unpack
+from hpcddrl.networks.shares import AnswersInShares
 from hpcddrl.recipes import RECIPES
 from hpcddrl.rl.policies import Categorical
 from hpcddrl.roles import compressing
@@ -41,7 +42,7 @@ from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.compressing import LOOK_EVERY, Compressing, Recent
 from hpcddrl.roles.publishing import AsTheyAre, AtHand
 from hpcddrl.runtime.checks import checked, fitted
-from hpcddrl.runtime.compression import remember
+from hpcddrl.runtime.compression import answering, at_once, remember
 from hpcddrl.runtime.footprint import footprint
 from hpcddrl.runtime.plan import flows, job_of
 from hpcddrl.runtime.rank import Rank
@@ -233,6 +234,19 @@ def test_a_learner_that_acts_packs_nothing_but_for_the_log():
         moved(teacher)
     assert packed == []
     assert len(made.pack()) == made.nbytes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shares", "divides", "timed"), [("ga3c", 3, True, 11), ("ga3c", 1, False, 32), ("impala", 3, False, 16)]
+)
+def test_a_learner_that_acts_divides_a_batch_and_times_what_a_thread_has_of_it(recipe, shares, divides, timed):
+    settings = ["env.num_envs=16"] + ["acting.minimum=2"] * (recipe == "ga3c")
+    rank = SimpleNamespace(config=override(RECIPES[recipe](), settings), shares=shares, actors=[1, 2])
+    made, _, _, _ = following(Whole(format=Cast()))
+    stand_in = made._compressor.stand_in
+    answer = answering(rank, stand_in)
+    assert (isinstance(answer, AnswersInShares), answer is stand_in) == (divides, not divides)
+    assert at_once(rank) == timed
 
 
 # --- beside the learner

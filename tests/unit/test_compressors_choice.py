@@ -30,6 +30,7 @@ from hpcddrl.config.compression import (
     Uncompressed,
     Whole,
 )
+from hpcddrl.networks.shares import AnswersInShares
 
 ADAPTER = TypeAdapter(Compression | Auto)
 QUICK = Distillation(steps=2, batch_size=8)
@@ -66,6 +67,19 @@ def test_whatever_is_configured_follows_and_reaches_the_actors(kind, name):
         assert len(data) <= room
         actor.unpack(data)
         assert torch.equal(actor(states).policy, compressor.stand_in(states).policy)
+
+
+@pytest.mark.parametrize("kind", ["nips", "resnet"])
+@pytest.mark.parametrize("name", ALL)
+def test_what_stands_in_answers_several_threads_as_it_answers_one(kind, name):
+    blueprint = blueprint_of(kind, width=0.25)
+    compressor, states = make_compressor(ALL[name], blueprint), states_of(blueprint.spec, 96)
+    compressor.follow(teacher_of(blueprint), states[:16])
+    shared = AnswersInShares(compressor.stand_in, 4)
+    with torch.no_grad():
+        wanted = [compressor.stand_in(part).policy for part in states.chunk(4)]
+    for _ in range(5):
+        assert torch.equal(shared(states).policy, torch.cat(wanted))
 
 
 @torch.no_grad()

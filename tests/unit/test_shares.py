@@ -10,7 +10,7 @@ from hpcddrl.envs.make import probe
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.q_value import QNetwork
-from hpcddrl.networks.shares import in_shares
+from hpcddrl.networks.shares import AnswersInShares, in_shares
 
 SPEC = probe(Env(id="hpcddrl/Catch-v0"))
 NETWORKS = {
@@ -86,3 +86,16 @@ def test_an_error_in_a_share_reaches_the_caller():
 def test_one_share_is_the_network_itself():
     network = NETWORKS["policy and value"]()
     assert in_shares(network, 1) is network
+
+
+def test_answers_alone_come_from_as_many_threads_without_gradient():
+    both, network = threading.Barrier(2), NETWORKS["dueling"]()
+
+    def meeting(observation):
+        both.wait(timeout=30)
+        return network(observation)
+
+    x = observations(5)
+    given = AnswersInShares(meeting, 2)(x)
+    assert not given.policy.requires_grad
+    torch.testing.assert_close(tuple(given), tuple(answer.detach() for answer in network(x)))
