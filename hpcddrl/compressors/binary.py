@@ -17,6 +17,8 @@ from hpcddrl.compressors.layers import weighted
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import State
 
+SMALL = 0.01  # of its inputs' size: what a layer whose teacher's weights are all 0 answers at first
+
 
 class Sign(torch.autograd.Function):
     """+1 from 0 on, else −1; its gradient passes straight through where |x| ≤ 1."""
@@ -129,9 +131,10 @@ class Binary:
         self._begun = False
 
     def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
-        """See `Shape`; it begins with its first teacher's weights, and its inputs' means as thresholds."""
+        """See `Shape`; it begins with its first teacher's weights, but for zeros, and its inputs' means as thresholds."""
         if not self._begun and len(states):
             self.network.load_state_dict(teacher.state_dict(), strict=False)  # all but the thresholds
+            self._wake()
             self._centre_inputs(states)
             self.constrain()
             self._begun = True
@@ -151,6 +154,17 @@ class Binary:
         with torch.no_grad():
             for layer in self._layers:
                 layer.weight.sub_(layer.weight.mean(1, keepdim=True)).clamp_(-1, 1)
+
+    def _wake(self) -> None:
+        """Give layers of nothing but zeros, with which residual blocks begin, small weights of either sign.
+
+        With α = 0 no gradient would come to their signs, nor through them.
+        """
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for layer in self._layers:
+                if not layer.weight.any():
+                    layer.weight.normal_(0, SMALL / layer.weight[0].numel() ** 0.5, generator=generator)
 
     def _centre_inputs(self, states: Tensor) -> None:
         """Set the thresholds layer by layer, since each changes what the layers behind it see."""

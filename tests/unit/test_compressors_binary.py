@@ -13,6 +13,7 @@ from hpcddrl.compressors.kernel import NoKernelError, packed_signs, xnor_kernel
 from hpcddrl.compressors.make import make_compressor, make_stand_in
 from hpcddrl.compressors.xnor_network import XnorStandIn
 from hpcddrl.config.compression import Binary, Distillation
+from hpcddrl.networks.torsos import Residual
 
 
 @pytest.fixture(scope="session")
@@ -243,3 +244,25 @@ def test_every_torso_has_layers_to_binarise():
     assert counts == {
         "mlp on vectors": 1, "mlp, Gaussian": 1, "mlp on images": 1, "nips": 2, "nature, Q": 3, "resnet": 15,
     }  # fmt: skip
+
+
+def test_layers_that_begin_as_zeros_learn_too_and_alike_each_time():
+    """A fresh residual block's second convolution is 0: with a scale of 0, no gradient would reach signs."""
+    blueprint, made = blueprint_of("resnet", width=0.25), []
+    for _ in range(2):
+        compressor = make_compressor(Binary(distillation=Distillation(steps=3, batch_size=8)), blueprint)
+        network, teacher, states = compressor.shape.network, blueprint.build(), states_of(blueprint.spec, 16)
+        compressor.follow(teacher, states)
+        blocks = [module for module in network.torso.modules() if isinstance(module, Residual)]
+        assert blocks
+        begun = [block.second.weight.detach().clone() for block in blocks]
+        for _ in range(3):
+            compressor.follow(teacher, states)
+        network.zero_grad()
+        network(states).policy.square().sum().backward()
+        for block, before in zip(blocks, begun, strict=True):
+            assert block.second.weight.any()
+            assert not torch.equal(block.second.weight, before)
+            assert float(block.first.weight.grad.abs().sum()) > 0
+        made.append(compressor.stand_in.pack().tobytes())
+    assert made[0] == made[1]
