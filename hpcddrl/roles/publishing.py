@@ -73,14 +73,17 @@ class Following:
 
     def __init__(self, packing: Packing, copy: Callable[[torch.Tensor], object]) -> None:
         self._packing, self._copy, self.nbytes = packing, copy, packing.nbytes
+        self._copied: int | None = None  # the version
 
     def see(self, batch: Batch | Transitions) -> None:
         """See `Packing`."""
         self._packing.see(batch)
 
     def renew(self, weights: Weights) -> int:
-        """See `Packing`."""
-        self._copy(weights.flat)
+        """See `Packing`; each version is copied once."""
+        if weights.version != self._copied:
+            self._copy(weights.flat)
+            self._copied = weights.version
         return self._packing.renew(weights)
 
     def pack(self) -> Array:

@@ -144,6 +144,11 @@ def test_a_copy_follows_with_each_version():
     assert following.renew(Weights(3, learned)) == 3
     assert torch.equal(copied, learned)
     assert np.array_equal(following.pack().view(np.float32), learned.numpy())
+    copied.zero_()
+    assert following.renew(Weights(3, learned)) == 3
+    assert not copied.any(), "there is nothing new"
+    following.renew(Weights(4, learned))
+    assert torch.equal(copied, learned)
 
 
 def test_what_learns_or_acts_on_another_device_comes_to_the_same_weights(tmp_path):
