@@ -179,7 +179,7 @@ def row_of(key: Row, found: Report, repetitions: int, load: float) -> Row:
         "verdict": latency.verdict,
         "best_float": latency.best_float,
         "best_float_ms": f"{1e3 * latency.best_float_s:.3f}",
-        "kl": f"{max(0.0, found.kl):.2g}" if key["teacher"] else "",
+        "kl": f"{found.kl:.2g}" if key["teacher"] else "",
         "agreement": f"{found.agreement:.3f}" if key["teacher"] else "",
         "bytes": str(found.nbytes),
         "parameters": str(found.cost.parameters),

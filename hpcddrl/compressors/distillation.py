@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -99,6 +100,14 @@ def answers(network: Callable[[Tensor], Output], states: Tensor) -> Output:
     with torch.no_grad():
         parts = [network(part) for part in torch.split(states, AT_ONCE)]
     return Output(torch.cat([p.policy for p in parts]), torch.cat([p.value for p in parts]))
+
+
+def mean_kl(likeness: Likeness, teacher: Output, other: Output) -> float:
+    """Return the mean KL(teacher ‖ other) in nats, no less than 0 for rounding; NaN unless all answers are finite."""
+    if not all(bool(answer.isfinite().all()) for answer in (*teacher, *other)):
+        return math.nan
+    kl = float(likeness.kl(teacher, other).mean())
+    return 0.0 if kl <= 0 else kl
 
 
 class Distiller:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from hpcddrl.config.compression import Trigger
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import Output, State
 
-PATIENCE = 3  # times in a row that a KL may be above its bound: one batch of states may be odd
+PATIENCE = 3  # times in a row that what was within its bound may be above it: one batch of states may be odd
 
 
 class OneOf:
@@ -87,11 +88,14 @@ class Fallback:
         self._compressors[self.choice].take(states)
 
     def accepts(self, kl: float) -> bool:
-        """Say whether the stand-in may go on acting with this KL after following; else the next is to follow."""
-        self._above = self._above + 1 if kl > self._kl_bound else 0
-        if self._above < PATIENCE or self.choice == len(self._compressors) - 1:
+        """Say whether the stand-in may go on acting with this KL after following; else the next is to follow.
+
+        With NaN none may, and one that has just come in another's place only within the bound.
+        """
+        self._above = 0 if kl <= self._kl_bound else self._above + 1
+        if self.choice == len(self._compressors) - 1 or (self._above < PATIENCE and not math.isnan(kl)):
             return True
-        self.choice, self._above = self.choice + 1, 0
+        self.choice, self._above = self.choice + 1, PATIENCE - 1
         return False
 
     def state(self) -> State:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hpcddrl.compressors.cast import CastStandIn
 from hpcddrl.compressors.compressed import Blueprint, Compressor, StandIn
 from hpcddrl.compressors.cost import Cost, cost_of
-from hpcddrl.compressors.distillation import answers, likeness_of
+from hpcddrl.compressors.distillation import answers, likeness_of, mean_kl
 from hpcddrl.networks.encoding import Precision
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.types import Output
@@ -58,7 +58,7 @@ class Report(NamedTuple):
     cost: Cost
     nbytes: int  # published
     agreement: float  # part of the states where both take the same greedy action
-    kl: float  # mean KL(teacher ‖ compressed) in nats
+    kl: float  # mean KL(teacher ‖ compressed) in nats; NaN where answers are not finite
     latencies: tuple[Latency, ...]
 
 
@@ -99,7 +99,7 @@ def report(
                 cost=cost_of(compressor.shape.network, blueprint.spec),
                 nbytes=len(compressor.stand_in.pack()),
                 agreement=float(likeness.agrees(wanted, given).float().mean()),
-                kl=float(likeness.kl(wanted, given).mean()),
+                kl=mean_kl(likeness, wanted, given),
                 latencies=tuple(found[name]),
             )
         )

@@ -42,11 +42,14 @@ class Drift(NamedTuple):
 
 
 def is_due(trigger: Trigger, drift: Drift) -> bool:
-    """Say whether the student should follow its teacher now; never before the teacher has moved."""
+    """Say whether the student should follow its teacher now; never before the teacher has moved.
+
+    A KL that is NaN is above any threshold.
+    """
     if drift.updates == 0:
         return False
     if isinstance(trigger, EveryUpdates):
         return drift.updates >= trigger.updates
     if isinstance(trigger, AboveKL):
-        return drift.unseen >= trigger.check_every and drift.kl() > trigger.threshold
+        return drift.unseen >= trigger.check_every and not drift.kl() <= trigger.threshold  # NaN too
     return drift.spent_s + drift.last_s <= trigger.share * (drift.elapsed_s + drift.last_s)

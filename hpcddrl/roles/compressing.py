@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 
 from hpcddrl.compressors.compressed import EACH_UPDATE, Bytes, Compressor
-from hpcddrl.compressors.distillation import JUDGED, Likeness, answers
+from hpcddrl.compressors.distillation import JUDGED, Likeness, answers, mean_kl
 from hpcddrl.compressors.fallback import Fallback
 from hpcddrl.logs.timing import Phase
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.rl.distillation import Drift, is_due
 from hpcddrl.roles.control import Control
-from hpcddrl.types import Batch, State, Transitions, Weights
+from hpcddrl.types import Batch, RunError, State, Transitions, Weights
 
 BATCHES = 4  # that the recent observations come from, at least
 LOOK_EVERY = 50  # updates between two rows in the log about what is renewed each time
@@ -180,7 +180,7 @@ class Compressing:
         self._looked = version
         states = self._recent.newest(JUDGED)
         wanted, given = answers(self._teacher, states), answers(self._compressor.stand_in, states)
-        return max(0.0, float(self._likeness.kl(wanted, given).mean()))  # rounding may make nothing less than nothing
+        return mean_kl(self._likeness, wanted, given)
 
     def _follow(self, version: int) -> None:
         """Follow at once, or begin to: the first time at once, since somebody waits for something to act."""
@@ -204,7 +204,11 @@ class Compressing:
     def _take(
         self, version: int, steps: int, before: float, start: float, *, looks: bool, beside_s: float = 0.0
     ) -> None:
-        """Let what has followed act from now on, unless it has become too unlike its teacher: then the next."""
+        """Let what has followed act from now on, unless it has become too unlike its teacher: then the next.
+
+        Raises:
+            RunError: its answers are not finite, and there is no next.
+        """
         self._compressor.take(self._recent.all())
         self._packed = None
         after = self._kl(version) if looks else math.nan
@@ -227,7 +231,15 @@ class Compressing:
             )
         self._version = version
         if looks and not self._compressor.accepts(after):
-            self._take(version, self._compressor.learn(self._teacher, self._recent.all()), after, start, looks=True)
+            start = time.perf_counter()
+            steps = self._compressor.learn(self._teacher, self._recent.all())
+            self._take(version, steps, after, start, looks=True)
+        elif looks and math.isnan(after):
+            raise RunError(
+                f"compression {self.of}: its answers are not finite, after it followed version {version} of the "
+                "network. Try another compression or, if it has them, compression.format=fp32 or a lower "
+                "compression.distillation.learning_rate"
+            )
 
 
 def _timed(compressor: Compressor | Fallback, teacher: AnyNetwork, states: torch.Tensor) -> tuple[int, float]:

@@ -221,7 +221,7 @@ def _table(picked: Pick, what: str) -> list[str]:
     lines = lines or [f"{what}: nothing is compressed"]
     for row in picked.table:
         lines.append(
-            f"{what} tried {row.name}: {row.latencies[0]}; KL {max(0.0, row.kl):.2g} nat, "
+            f"{what} tried {row.name}: {row.latencies[0]}; KL {row.kl:.2g} nat, "
             f"{row.agreement:.0%} of greedy actions agree; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
         )
     return lines

@@ -47,7 +47,7 @@ from hpcddrl.runtime.footprint import footprint
 from hpcddrl.runtime.plan import flows, job_of
 from hpcddrl.runtime.rank import Rank
 from hpcddrl.settings import override
-from hpcddrl.types import Transitions, Weights
+from hpcddrl.types import RunError, Transitions, Weights
 
 QUICK = Distillation(steps=4, batch_size=16, learning_rate=3e-3)
 
@@ -420,6 +420,66 @@ def test_the_last_of_all_is_the_teacher_itself():
     assert len(
         OneOf([make_stand_in(Whole(), blueprint), make_stand_in(Whole(format=Float32()), blueprint)]).pack()
     ) == (len(make_stand_in(auto, blueprint).pack()))
+
+
+def broken(network):
+    """Let a network answer what is no number."""
+    with torch.no_grad():
+        next(network.parameters()).fill_(math.nan)
+
+
+def test_one_that_has_just_come_has_no_time_to_become_alike():
+    poor = [Distillation(steps=1, learning_rate=1e-6, states=48 + i) for i in range(3)]
+    auto = Auto(candidates=tuple(Student(width=0.25, distillation=one) for one in poor), kl_bound=1e-2)
+    made, _, notes, _ = following(auto)
+    for version in range(PATIENCE):
+        made.renew(weights(10 * version))
+    rows = [row for _, row in notes.rows]
+    assert [row["choice"] for row in rows] == [*[0] * PATIENCE, 1, 2, 3]
+    assert all(row["kl_after"] > 1e-2 for row in rows[:-1])
+    assert rows[-1]["kl_after"] <= 1e-2
+    fallback = make_fallback(auto, blueprint_of("mlp on vectors"))
+    assert [fallback.accepts(1.0) for _ in range(PATIENCE)] == [True] * (PATIENCE - 1) + [False]
+    assert fallback.accepts(0.0), "it is within the bound"
+    assert [fallback.accepts(1.0) for _ in range(PATIENCE)] == [True] * (PATIENCE - 1) + [False]
+
+
+def test_the_seconds_of_a_choice_that_falls_are_counted_once(monkeypatch):
+    poor = Distillation(steps=1, learning_rate=1e-6)
+    made, _, notes, _ = following(Auto(candidates=(Student(width=0.25, distillation=poor),), kl_bound=1e-2))
+    made.renew(weights(0))
+    made._compressor._above, clock = PATIENCE - 1, [made._started]
+    monkeypatch.setattr(compressing.time, "perf_counter", lambda: clock[0])
+    learn = made._compressor.learn
+
+    def slow(teacher, states):
+        clock[0] += 5.0
+        return learn(teacher, states)
+
+    monkeypatch.setattr(made._compressor, "learn", slow)
+    made.renew(weights(10))
+    assert [row["seconds"] for _, row in notes.rows[1:]] == pytest.approx([5.0, 5.0])
+    assert made._spent_s == pytest.approx(10.0)
+
+
+def test_answers_that_are_no_numbers_act_at_no_time():
+    quick = Distillation(steps=1, batch_size=8)
+    auto = Auto(candidates=(Student(distillation=quick), Whole(format=Int8(states=32))), kl_bound=1e9)
+    made, _, notes, _ = following(auto)
+    broken(made._compressor._compressors[0].shape.network)
+    made.renew(weights(0))
+    kls = [(row["choice"], math.isnan(row["kl_after"])) for _, row in notes.rows]
+    assert kls == [(0, True), (1, False)]
+
+
+def test_a_compressor_whose_answers_are_no_numbers_ends_the_run_and_says_what_to_do():
+    made, _, _, _ = following(Student(distillation=Distillation(trigger=AboveKL())))
+    assert made.renew(weights(0)) == 0
+    broken(made._compressor.shape.network)
+    broken(made._compressor.stand_in._network)
+    complaint = r"compression a stand-in: its answers are not finite, after it followed version 7 .*\.learning_rate"
+    with pytest.raises(RunError, match=complaint):
+        made.renew(weights(7))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Compressors by configuration: what they report, which is picked, and what is refused."""
 
 import dataclasses
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hpcddrl.compressors import report as report_module
 from hpcddrl.compressors.auto import pick, ranked
 from hpcddrl.compressors.compressed import Blueprint
 from hpcddrl.compressors.cost import Cost
+from hpcddrl.compressors.distillation import PolicyLikeness, mean_kl
 from hpcddrl.compressors.make import make_compressor, make_stand_in, name_of, warning_of
 from hpcddrl.compressors.report import Latency, Report, report, seconds_of
 from hpcddrl.config import ActorCritic, Network
@@ -31,6 +34,8 @@ from hpcddrl.config.compression import (
     Whole,
 )
 from hpcddrl.networks.shares import AnswersInShares
+from hpcddrl.rl.policies import Categorical
+from hpcddrl.types import Output
 
 ADAPTER = TypeAdapter(Compression | Auto)
 QUICK = Distillation(steps=2, batch_size=8)
@@ -132,6 +137,21 @@ def test_a_report_says_what_is_saved_and_what_it_costs():
     assert {latency.verdict for latency in zeros.latencies} == {"simulated"}
     floats = {(latency.batch, latency.best_float_s) for row in rows for latency in row.latencies}
     assert len(floats) == 2  # the same for all, of the same call
+
+
+@torch.no_grad()
+def test_a_kl_is_nan_where_answers_are_not_finite_and_never_below_nothing():
+    teacher, other = (Output(torch.zeros(4, 3), torch.zeros(4)) for _ in range(2))
+    likeness = PolicyLikeness(Categorical(3), 0.0)
+    assert math.copysign(1, mean_kl(likeness, teacher, teacher)) == 1
+    other.value[2] = math.inf
+    assert math.isnan(mean_kl(likeness, teacher, other))
+    other.value[2], other.policy[1, 1] = 0.0, math.nan
+    assert math.isnan(mean_kl(likeness, teacher, other))
+    assert math.isnan(mean_kl(likeness, other, teacher))
+    below = SimpleNamespace(kl=lambda *_: torch.tensor([-1e-9]))
+    assert mean_kl(below, teacher, teacher) == 0.0
+    assert ranked([Whole()], [row("a", 0.1, math.nan)], kl_bound=1.0) == ()
 
 
 @pytest.mark.parametrize(

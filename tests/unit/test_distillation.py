@@ -125,6 +125,7 @@ def test_above_a_kl_it_looks_only_so_often():
     assert not is_due(trigger, drift(unseen=3))
     assert is_due(trigger, drift(unseen=4, kl=lambda: 0.2))
     assert not is_due(trigger, drift(unseen=5, kl=lambda: 0.1))
+    assert is_due(trigger, drift(unseen=5, kl=lambda: math.nan))
 
 
 def test_a_share_of_the_time_is_never_exceeded_and_nearly_used():
