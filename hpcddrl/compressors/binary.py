@@ -131,7 +131,7 @@ class Binary:
         self._begun = False
 
     def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
-        """See `Shape`; it begins with its first teacher's weights, but for zeros, and its inputs' means as thresholds."""
+        """See `Shape`; it begins with its first teacher's weights, and its inputs' means as thresholds."""
         if not self._begun and len(states):
             self.network.load_state_dict(teacher.state_dict(), strict=False)  # all but the thresholds
             self._wake()

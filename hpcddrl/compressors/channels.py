@@ -7,11 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hpcddrl.compressors.distillation import Distiller
 from hpcddrl.compressors.layers import Weighted
+from hpcddrl.compressors.pruning import Pruned
 from hpcddrl.networks.make import AnyNetwork
 from hpcddrl.networks.torsos import Residual
-from hpcddrl.types import State
 
 
 class Stream(NamedTuple):
@@ -80,30 +79,23 @@ def _inputs(reader: Weighted, stream: Stream, channels: Tensor) -> Tensor:
     return (channels.unsqueeze(1) * pixels + torch.arange(pixels)).flatten()
 
 
-class Channels:
-    """What is left of a teacher without its weakest channels and units, distilled from then on.
+class Channels(Pruned):
+    """What is left of a teacher without its weakest channels and units, distilled; see `Pruned`.
 
     Args:
         network: of the teacher's torso, narrower.
         distiller: of it.
     """
 
-    def __init__(self, network: AnyNetwork, distiller: Distiller) -> None:
-        self.network, self._distiller = network, distiller
-        self._pruned = False
+    def prune(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """See `Pruned`."""
+        prune(teacher, self.network)
+        return self.distil(teacher, states)
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
-        """See `Shape`; the first teacher is the one that is pruned."""
-        if not self._pruned:
-            prune(teacher, self.network)
-            self._pruned = True
+    def distil(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """See `Pruned`."""
         return self._distiller.follow(teacher, states)
 
-    def state(self) -> State:
-        """See `Shape`."""
-        return {"pruned": self._pruned, "distiller": self._distiller.state()}
-
-    def restore(self, state: State) -> None:
-        """See `Shape`."""
-        self._pruned = state["pruned"]
-        self._distiller.restore(state["distiller"])
+    def another(self, network: AnyNetwork) -> Channels:
+        """See `Pruned`."""
+        return Channels(network, self._distiller.of_another(network))

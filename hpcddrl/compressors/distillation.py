@@ -152,6 +152,15 @@ class Distiller:
             constrain()
         return c.steps
 
+    def kl(self, teacher: AnyNetwork, states: Tensor) -> float:
+        """Return the mean KL(teacher ‖ student) over states [N, *observation_shape]; see `mean_kl`."""
+        return mean_kl(self._likeness, answers(teacher, states), answers(self._student, states))
+
+    def of_another(self, student: AnyNetwork) -> Distiller:
+        """Return what teaches another network in the same way, on draws of its own."""
+        seed = int(torch.randint(2**31, (), generator=self._generator))
+        return Distiller(student, self._config, self._likeness, seed)
+
     def state(self) -> State:
         """See `Stateful`: the student too."""
         moments = self._optimizer.state_dict()["state"]

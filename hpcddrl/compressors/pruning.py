@@ -1,9 +1,17 @@
 """Magnitude pruning (Han et al. 2015, arXiv:1506.02626): small weights become 0 and stay so while the rest learns on.
 
+Han et al. prune a network that has learned. Here the teacher learns on, and at first has learned nothing: that it is
+pruned anew as it goes, which holds for channels too, is ours.
+
 Dense kernels multiply zeros as fast as anything else, so this saves bytes, not time.
 """
 
 from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from typing import Self
 
 import numpy as np
 import torch
@@ -34,8 +42,60 @@ def sparsity_after(rounds_done: int, rounds: int, sparsity: float) -> float:
     return float(1 - (1 - sparsity) ** (rounds_done / rounds))
 
 
-class Magnitude:
-    """A teacher's weights without the smallest, of each layer alike, distilled between the rounds and from then on.
+class Pruned(ABC):
+    """What is left of a teacher's network, distilled from then on, and pruned anew as the teacher learns.
+
+    The first follow prunes. The 2nd, 4th, 8th, … also prune the teacher as it is by then, distil what is left of it in
+    the same way, and keep the one of both whose mean KL(teacher ‖ pruned) on the states is less.
+
+    Args:
+        network: what is left.
+        distiller: of it.
+    """
+
+    def __init__(self, network: AnyNetwork, distiller: Distiller) -> None:
+        self.network, self._distiller = network, distiller
+        self._follows = 0
+
+    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """See `Shape`."""
+        self._follows += 1
+        if self._follows == 1:
+            return self.prune(teacher, states)
+        steps = self.distil(teacher, states)
+        if self._follows.bit_count() > 1:  # no power of two
+            return steps
+        other = self.another(copy.deepcopy(self.network))
+        steps += other.follow(teacher, states)
+        own_kl, other_kl = (pruned._distiller.kl(teacher, states) for pruned in (self, other))
+        if other_kl < own_kl or math.isnan(own_kl):
+            self.restore(other.state() | {"follows": self._follows})
+        return steps
+
+    @abstractmethod
+    def prune(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """Take over what is left of a teacher and distil it; return the steps that it took."""
+
+    @abstractmethod
+    def distil(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """Come closer to the teacher's answers without a change in what is left; return the steps that it took."""
+
+    @abstractmethod
+    def another(self, network: AnyNetwork) -> Self:
+        """Return one like this that has followed nothing yet, with another network."""
+
+    def state(self) -> State:
+        """See `Shape`."""
+        return {"follows": self._follows, "distiller": self._distiller.state()}
+
+    def restore(self, state: State) -> None:
+        """See `Shape`."""
+        self._follows = state["follows"]
+        self._distiller.restore(state["distiller"])
+
+
+class Magnitude(Pruned):
+    """A teacher's weights without the smallest, of each layer alike, distilled between the rounds; see `Pruned`.
 
     Args:
         network: of the teacher's shape.
@@ -45,30 +105,37 @@ class Magnitude:
     """
 
     def __init__(self, network: AnyNetwork, sparsity: float, rounds: int, distiller: Distiller) -> None:
-        self.network, self._sparsity, self._rounds, self._distiller = network, sparsity, rounds, distiller
+        super().__init__(network, distiller)
+        self._sparsity, self._rounds = sparsity, rounds
         self._masks: list[Tensor] = []
 
-    def follow(self, teacher: AnyNetwork, states: Tensor) -> int:
-        """See `Shape`; the first time it drops weights in rounds, after that it only learns."""
-        if self._masks:
-            return self._distiller.follow(teacher, states, self.constrain)
+    def prune(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """See `Pruned`; weights are dropped in rounds."""
         self.network.load_state_dict(teacher.state_dict())
         steps = 0
         for done in range(1, self._rounds + 1):
             part = sparsity_after(done, self._rounds, self._sparsity)
             self._masks = [mask_of(layer.weight, part) for layer in weighted(self.network)]
             self.constrain()
-            steps += self._distiller.follow(teacher, states, self.constrain)
+            steps += self.distil(teacher, states)
         return steps
+
+    def distil(self, teacher: AnyNetwork, states: Tensor) -> int:
+        """See `Pruned`; zeros stay zeros."""
+        return self._distiller.follow(teacher, states, self.constrain)
+
+    def another(self, network: AnyNetwork) -> Magnitude:
+        """See `Pruned`."""
+        return Magnitude(network, self._sparsity, self._rounds, self._distiller.of_another(network))
 
     def state(self) -> State:
         """See `Shape`."""
-        return {"masks": self._masks, "distiller": self._distiller.state()}
+        return super().state() | {"masks": self._masks}
 
     def restore(self, state: State) -> None:
         """See `Shape`."""
+        super().restore(state)
         self._masks = [mask.clone() for mask in state["masks"]]
-        self._distiller.restore(state["distiller"])
 
     def constrain(self) -> None:
         """Put the dropped weights back to 0."""

@@ -149,7 +149,11 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Channels:
-    """The learner's network without its weakest channels and units, distilled."""
+    """The learner's network without its weakest channels and units, distilled.
+
+    The 2nd, 4th, 8th, … time that it follows, the network as it is by then is pruned too, and what answers more like it
+    is kept.
+    """
 
     kind: Literal["channels"] = "channels"
     keep: Part = 0.5
@@ -160,7 +164,11 @@ class Channels:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Magnitude:
-    """The learner's network without its smallest weights (Han et al. 2015): fewer bytes, computed densely."""
+    """The learner's network without its smallest weights (Han et al. 2015): fewer bytes, computed densely.
+
+    The 2nd, 4th, 8th, … time that it follows, the network as it is by then is pruned too, and what answers more like it
+    is kept; Han et al. prune a network that has learned, once.
+    """
 
     kind: Literal["magnitude"] = "magnitude"
     sparsity: Part = 0.8

@@ -1,11 +1,12 @@
 """Pruning: zeros that stay, and channels that go."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from teachers import KINDS, SMALL, blueprint_of, kl_between, size_of, states_of, teacher_of
+from teachers import KINDS, SMALL, VECTOR, blueprint_of, kl_between, size_of, states_of, teacher_of
 from torch import nn
 
 from hpcddrl.compressors.channels import prune, streams, strongest
@@ -46,7 +47,7 @@ def test_dropped_weights_stay_zero_while_the_others_learn():
     network = compressor.shape.network
     assert zeros_of(network) == pytest.approx([0.7] * 5, abs=0.02)
     before = [layer.weight.detach().clone() for layer in weighted(network)]
-    second = compressor.follow(teacher_of(blueprint, seed=1), states)
+    second = compressor.shape.distil(teacher_of(blueprint, seed=1), states)
     for old, layer in zip(before, weighted(network), strict=True):
         assert torch.equal(old == 0, layer.weight == 0)
         assert not torch.equal(old, layer.weight)
@@ -170,7 +171,7 @@ def test_half_the_channels_are_a_quarter_of_the_work_inside():
     assert len(compressor.stand_in.pack()) < 0.3 * 4 * whole.parameters
 
 
-def test_channels_are_chosen_once_and_distilled_after():
+def test_channels_are_distilled_further_each_time():
     blueprint = blueprint_of("nips")
     compressor = make_compressor(Channels(keep=0.5, distillation=QUICK), blueprint)
     teacher, states = teacher_of(blueprint), states_of(SMALL)
@@ -183,6 +184,71 @@ def test_channels_are_chosen_once_and_distilled_after():
     actor.unpack(compressor.stand_in.pack())
     with torch.no_grad():
         assert torch.equal(actor(states).policy, compressor.shape.network(states).policy)
+
+
+# --- as the teacher learns
+
+
+PRUNED = {
+    "magnitude": Magnitude(sparsity=0.8, rounds=2, distillation=QUICK),
+    "channels": Channels(keep=0.5, distillation=QUICK),
+}
+
+
+def signs_of_life(shape):
+    """Return what tells two prunings apart: which weights are 0, and the distiller's moments."""
+    state = shape.state()
+    moments = [entry["exp_avg"] for entry in state["distiller"]["moments"].values()]
+    return [layer.weight == 0 for layer in weighted(shape.network)], moments
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_a_teacher_is_pruned_again_at_each_doubling_and_the_better_stays(name):
+    blueprint = blueprint_of("nips")
+    compressor, states = make_compressor(PRUNED[name], blueprint), states_of(SMALL)
+    once = {"magnitude": 6, "channels": 3}[name]
+    shape, steps = compressor.shape, [compressor.follow(blueprint.build(), states)]  # which has learned nothing
+    for seed in (1, 2, 3, 4):
+        teacher, unlike = teacher_of(blueprint, seed), copy.deepcopy(shape)
+        steps.append(compressor.follow(teacher, states))
+        unlike.distil(teacher, states)
+        kl, without = (kl_between(teacher, network, states, SMALL) for network in (shape.network, unlike.network))
+        assert kl <= without + 1e-6
+    assert steps == [once, 3 + once, 3, 3 + once, 3]
+
+
+@pytest.mark.parametrize("name", PRUNED)
+def test_what_is_pruned_anew_brings_its_optimizer_and_goes_on_after_a_restart(name):
+    blueprint, states = blueprint_of("nips"), states_of(SMALL)
+    shape, teacher = make_compressor(PRUNED[name], blueprint).shape, teacher_of(blueprint, 1)
+    shape.follow(blueprint.build(), states)
+    with torch.no_grad():
+        for p in shape.network.parameters():
+            p.zero_()  # nothing is worse than what is left of the first
+    made, another = [], shape.another
+    shape.another = lambda network: made.append(another(network)) or made[-1]
+    shape.follow(teacher, states)
+    for own, others in zip(signs_of_life(shape), signs_of_life(made[0]), strict=True):
+        assert own
+        assert all(map(torch.equal, own, others))
+    assert shape.state()["follows"] == 2
+    again = make_compressor(PRUNED[name], blueprint).shape
+    again.restore(copy.deepcopy(shape.state()))
+    for _ in range(2):  # the 3rd and the 4th, which prunes
+        assert again.follow(teacher, states) == shape.follow(teacher, states)
+    assert all(map(torch.equal, again.network.parameters(), shape.network.parameters()))
+
+
+def test_what_is_left_stays_where_the_new_is_worse():
+    blueprint, states = blueprint_of("mlp on vectors"), states_of(VECTOR)
+    long = Distillation(steps=200, batch_size=32)
+    shape, teacher = make_compressor(Channels(keep=0.3, distillation=long), blueprint).shape, teacher_of(blueprint)
+    shape.follow(teacher, states)
+    made, another = [], shape.another
+    shape.another = lambda network: made.append(another(network)) or made[-1]
+    shape.follow(teacher, states)
+    kept = next(shape.network.parameters())
+    assert not torch.equal(kept, next(made[0].network.parameters())), "twice as long taught, and kept"
 
 
 def test_a_gaussians_deviation_is_pruned_of_nothing():
