@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,26 +40,22 @@ TEXT = """\
 `nnc` acts with the student and trains the other; `int8` is its student with 8-bit weights. The arms of the last game
 are `impala` whose actors see new weights every 40 updates alone, with each correction, for the same frames. A learner
 and three actors each; what acts for `ga3c` is on the learner's rank. All arms choose their precision by timing
-(`precision=auto`). In `held` nothing is smaller, but what acts has its weights in the format that is fastest for
-acting, as `impala`'s actors have: gains are beside the faster of `ga3c` and `ga3c held`."""
+(`precision=auto`). What acts without compression has its weights in the format that is fastest for acting too, with
+central inference as with local actors, so no gain is one that a better format alone would have brought."""
 STILL = ("compression=whole", "compression.format=fp32", "compression.trigger.updates=40")
 SAME = ("algorithm.correction=vtrace",)  # that of the recipes which act with what they train
 FRAMEWORKS = ("impala", "ga3c")
-LEARNED = "runs/bench-nnc/"
 TEACHERS = ("Catch nature", "Catch resnet")  # games
 LEARNED_TEXT = """\
 Each compressor on one core, with the network that a run of `impala` ended with, on observations that it comes to; KL
 and agreement are on some that nothing was distilled or calibrated on."""
 CORRECTIONS = ("vtrace", "ratio", "eps", "none")
-HELD = ("compression=whole", "compression.format=fp32")
 
 
 def arms_of(recipe: str) -> tuple[Arm, ...]:
     """Return a framework as it is, with the student's network alone, and with both."""
-    held = (Arm("ga3c held", "ga3c", 4, HELD, against="ga3c"),) if recipe == "ga3c" else ()
     return (
         Arm(recipe, recipe, 4),
-        *held,
         Arm(f"{recipe} small", recipe, 4, ("network.width=0.5",), against=recipe),
         Arm(f"{recipe} nnc", f"nnc_{recipe}", 4, SAME, against=recipe),
         Arm(f"{recipe} nnc int8", f"nnc_{recipe}", 4, (*SAME, "compression.format=int8"), against=recipe),
@@ -70,7 +66,7 @@ class Law(NamedTuple):
     """What Amdahl's law says of an arm that acts with a student."""
 
     arm: Arm
-    beside: Arm  # the fastest that acts with all of what it trains
+    beside: Arm  # that acts with all of what it trains
     share: float  # of the acting ranks' time, that predictions take there
     speed_up: float  # of a prediction
 
@@ -84,10 +80,8 @@ def laws(study: Study, section: Section) -> list[Law]:
     """Return the law for each arm that acts with a student and has rows, as has what it is compared with."""
     found = []
     for arm in study.arms:
-        whole = [other for other in study.arms if other.name in (arm.against, f"{arm.against} held")]
-        plain = [other for other in whole if section.of(other)]
-        if arm.recipe.startswith("nnc_") and section.of(arm) and plain:
-            beside = max(plain, key=lambda other: float(np.mean(numbers(section.of(other), "predictions_per_s"))))
+        beside = next((other for other in study.arms if other.name == arm.against), None)
+        if arm.recipe.startswith("nnc_") and beside is not None and section.of(arm) and section.of(beside):
             share = float(np.mean(acting_shares(section.of(beside))))
             took, takes = (float(np.mean(prediction_s(section.of(one)))) for one in (beside, arm))
             found.append(Law(arm, beside, share, took / takes))
@@ -179,9 +173,22 @@ def for_speed(game: Game) -> Game:
     return game._replace(seeds=(1, 2, 3))
 
 
+def teachers(folder: Path, games: Sequence[str], usable: Callable[[str], bool]) -> dict[str, str]:
+    """Return the newest usable run of `impala` on each game that has one, of the game's own length; by the games."""
+    found: dict[str, str] = {}
+    sections = sections_of(STUDY, read_rows(folder / f"{STUDY.name}.csv"), committed())
+    for game in (game for game in STUDY.games if game.name in games):
+        own = [row for section in sections if section.game == game for row in section.of(ARMS[0]) if usable(row["run"])]
+        if own:
+            found[game.name] = max(own, key=lambda row: row["date"])["run"]
+    return found
+
+
 def appendix(folder: Path) -> list[str]:
-    """Return the tables of all compressors on what was learned here."""
-    rows = [row for row in read_rows(folder / "compressors.csv") if row["teacher"].startswith(LEARNED)]
+    """Return the tables of all compressors on what was learned here last, as far as they were tried on it."""
+    tried = read_rows(folder / "compressors.csv")
+    newest = teachers(folder, TEACHERS, {row["teacher"] for row in tried}.__contains__).values()
+    rows = [row for row in tried if row["teacher"] in newest]
     return ["# Compressors", "", LEARNED_TEXT, "", *compressors.tables(rows)] if rows else []
 
 
@@ -246,19 +253,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _try_compressors(given: argparse.Namespace) -> int:
     """Measure the compressors on the newest run of each game that has one; say which have none."""
-    table, code = given.into / "nnc.csv", committed()
-    found = {section.game.name: section for section in sections_of(STUDY, read_rows(table), code)}
-    teachers = []
-    for game in (name for name in given.games if name in TEACHERS):
-        rows = found[game].of(ARMS[0]) if game in found else []
-        there = [row["run"] for row in rows if (ROOT / row["run"]).is_dir()]
-        teachers += there[:1]
-        if not there:
-            print(f"compressors: no run of {ARMS[0].name} on {game} to try them on")
-    if not teachers:
+    games = [name for name in given.games if name in TEACHERS]
+    found = teachers(given.into, games, lambda run: (ROOT / run).is_dir())
+    for game in (name for name in games if name not in found):
+        print(f"compressors: no run of {ARMS[0].name} on {game} to try them on")
+    if not found:
         return DONE
     asked = [option for option in ("--missing", "--dirty") if getattr(given, option[2:])]
-    exit_code = compressors.main(["--into", str(given.into), *asked, "--torso", "--teacher", *teachers])
+    exit_code = compressors.main(["--into", str(given.into), *asked, "--torso", "--teacher", *found.values()])
     if not given.missing:
         draw(STUDY, given.into)
     return exit_code
