@@ -105,6 +105,13 @@ def test_the_sheet_compares_runs_that_differ_in_compression_alone(runs):
     assert len(amdahl_sheet(only(runs, "student"))) == 0
 
 
+def test_the_sheet_compares_a_recipe_with_the_one_that_compresses_it(tmp_path):
+    """They correct for who acted in different ways, which takes no time."""
+    for name in ("ga3c", "nnc_ga3c"):
+        write_run(tmp_path / name, config_of(name), rows=ROWS)
+    assert len(amdahl_sheet(labelled(read_runs([tmp_path])))) == 1
+
+
 def test_a_run_has_the_sheet_that_was_timed_for_it(folder):
     path = folder / "student" / "summary.json"
     assert len(timed_sheet(folder / "student")) == 0

@@ -13,7 +13,7 @@ from hpcddrl.figures.compression import PLAIN, costs
 from hpcddrl.figures.settings import REPEATS, flat
 from hpcddrl.logs.read import Runs, only
 
-APART = (*REPEATS, "recipe", "compression.")  # what runs that are compared may differ in
+APART = (*REPEATS, "recipe", "compression.", "algorithm.correction")  # what runs that are compared may differ in
 COLUMNS = list(Row._fields)
 
 
@@ -53,7 +53,7 @@ def timed_sheet(run: Path) -> pd.DataFrame:
 
 
 def _alike(runs: Runs) -> list[list[str]]:
-    """Return the names of runs that differ in nothing but compression and seeds, list by list."""
+    """Return the names of runs that differ in nothing but compression, its correction and seeds, list by list."""
     kinds: defaultdict[frozenset[tuple[str, str]], list[str]] = defaultdict(list)
     for name, config in runs.configs.items():
         own = {field: text for field, text in flat(config).items() if not field.startswith(APART)}
