@@ -174,6 +174,12 @@ def _compression(config: Config) -> Rules:
         "compression that it would choose",
     )
     for candidate in candidates_of(compression):
+        entropy = 0.0 if isinstance(candidate, Whole) else candidate.distillation.entropy_coefficient
+        yield (
+            isinstance(config.algorithm, QLearning) and entropy > 0,
+            f"compression.distillation.entropy_coefficient = {entropy:g} with algorithm.kind = 'q_learning': action "
+            "values have no policy whose entropy could be raised; set it to 0",
+        )
         where = "compression" if isinstance(candidate, Whole) else "compression.distillation"
         yield (
             config.deterministic and isinstance(trigger_of(candidate), ShareOfTime),

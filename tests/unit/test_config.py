@@ -289,6 +289,13 @@ SERVER = ["update=server", "topology.servers=1"]
             ["compression=whole", "acting=central", "acting.reuse_forward=true"],
             ["compression.kind = 'whole'", "acting.reuse_forward"],
         ),
+        (
+            [
+                *("algorithm=q_learning", "experience=replay", "compression=student"),
+                "compression.distillation.entropy_coefficient=0.01",
+            ],
+            ["compression.distillation.entropy_coefficient = 0.01", "algorithm.kind = 'q_learning'", "set it to 0"],
+        ),
         (["compression=auto", "deterministic=true"], ["deterministic = True", "compression.kind = 'auto'"]),
         (
             ["compression=whole", "compression.trigger=share", "deterministic=true"],
