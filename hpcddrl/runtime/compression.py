@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_
 from hpcddrl.compressors.report import latencies
 from hpcddrl.compressors.xnor_network import XnorStandIn
 from hpcddrl.config import CentralActing, Uncompressed
-from hpcddrl.config.compression import Auto, candidates_of
+from hpcddrl.config.compression import Auto, Candidate, candidates_of
 from hpcddrl.envs.make import games, make
 from hpcddrl.logs import checkpoint
 from hpcddrl.logs.timing import Phase, Timing
@@ -35,10 +35,11 @@ from hpcddrl.roles.rollouts import Batcher, Collector
 from hpcddrl.runtime.parts import answered_at_once, blueprint_of, learns_from_what_acted, states_of
 from hpcddrl.runtime.rank import Rank, acting, env_seeds, game_of, network_of, with_precision
 from hpcddrl.settings import group_config
-from hpcddrl.types import Answer, Array
+from hpcddrl.types import Answer, Array, State
 
 FLOAT = 4  # bytes
 REPETITIONS = 7  # of a timing, of which the least counts: other ranks start on the same cores meanwhile
+OR = ", or "  # between the names of what may come to act
 Unpack = Callable[[Array], None]
 
 
@@ -53,24 +54,47 @@ def with_choice(rank: Rank) -> Rank:
     """Return a rank that knows what its group's automatic choice has come to. Collective over the job.
 
     In each group that leaves the choice, the first rank that chooses actions tries all candidates, on its own
-    processors, on the network that the group starts with, while the others wait.
+    processors, on the network that the group starts with, while the others wait. Where the run goes on from a
+    checkpoint with a choice among them, that stays: students that begin anew would be far behind a network that has
+    learned.
     """
     groups = range(rank.job.topology.groups or 1)
     if not any(isinstance(group_config(rank.job, group).compression, Auto) for group in groups):
         return rank
-    auto, chosen = rank.config.compression, None
-    if isinstance(auto, Auto) and _acts_first(rank):
+    auto, group, chosen = rank.config.compression, rank.place.group, None
+    what = "compression auto" + f" of group {group}" * (len(groups) > 1)
+    learns_first = rank.comms.world.rank in rank.learners[:1]
+    kept = kept_choice(rank.saved, auto) if isinstance(auto, Auto) and learns_first else ()
+    if kept:
+        rank.lines.append(f"{what}: {_in_order(kept)}, as at the checkpoint; nothing is tried again")
+    with rank.control.timing(Phase.WAIT):
+        there = {of: found for of, found in rank.comms.world.allgather((group, kept)) if found}
+    if isinstance(auto, Auto) and group in there:
+        chosen = replace(auto, candidates=there[group])
+    elif isinstance(auto, Auto) and _acts_first(rank):
         with rank.control.timing(Phase.COMPRESS):
             picked = _tried(rank, auto)
         chosen = replace(auto, candidates=picked.chosen) if picked.chosen else Uncompressed()
-        whose = f" of group {rank.place.group}" if len(groups) > 1 else ""
-        rank.lines.extend(_table(picked, f"compression auto{whose}"))
+        rank.lines.extend(_table(picked, what))
     with rank.control.timing(Phase.WAIT):
-        told = rank.comms.world.allgather((rank.place.group, chosen))
-    of_groups = {group: found for group, found in told if found}
-    if not isinstance(auto, Auto) or rank.place.group is None:
+        told = rank.comms.world.allgather((group, chosen))
+    of_groups = {of: found for of, found in told if found}
+    if not isinstance(auto, Auto) or group is None:
         return rank
-    return replace(rank, config=replace(rank.config, compression=of_groups[rank.place.group]))
+    return replace(rank, config=replace(rank.config, compression=of_groups[group]))
+
+
+def kept_choice(saved: State | None, auto: Auto) -> tuple[Candidate, ...]:
+    """Return the candidates that a checkpoint's choice was of, in its order; none unless all can still be chosen."""
+    before = (saved or {}).get("compression", {"of": ""})["of"]
+    known = {name_of(candidate): candidate for candidate in auto.candidates}
+    chosen = tuple(known[name] for name in before.split(OR) if name in known)
+    return chosen if chosen and _called(replace(auto, candidates=chosen)) == before else ()
+
+
+def _called(compression: Candidate | Auto) -> str:
+    """Return the names of all that may come to act, in order."""
+    return OR.join(name_of(candidate) for candidate in candidates_of(compression))
 
 
 def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) -> Standing:
@@ -95,7 +119,7 @@ def standing(rank: Rank, group: int, network: AnyNetwork, values: torch.Tensor) 
         else make_compressor(compression, blueprint)
     )
     recent = Recent(_first_observations(rank, network), states_of(compression))
-    name = ", or ".join(name_of(candidate) for candidate in candidates_of(compression))
+    name = _called(compression)
     packing = Compressing(name, compressor, network, recent, likeness_of(network, rank.spec), rank.control)
     remember(rank, packing)
     if here:
@@ -216,15 +240,18 @@ def _tried(rank: Rank, auto: Auto) -> Pick:
 
 def _table(picked: Pick, what: str) -> list[str]:
     """Return what was measured of each candidate, for the log."""
-    order = [name_of(candidate) for candidate in picked.chosen]
-    lines = [f"{what}: {order[0]} acts{''.join(f', then {name}' for name in order[1:])}"] if order else []
-    lines = lines or [f"{what}: nothing is compressed"]
+    lines = [f"{what}: {_in_order(picked.chosen) if picked.chosen else 'nothing is compressed'}"]
     for row in picked.table:
         lines.append(
             f"{what} tried {row.name}: {row.latencies[0]}; KL {row.kl:.2g} nat, "
             f"{row.agreement:.0%} of greedy actions agree; {row.nbytes:,} bytes, {row.cost.macs:,} MACs"
         )
     return lines
+
+
+def _in_order(chosen: Sequence[Candidate]) -> str:
+    first, *others = map(name_of, chosen)
+    return f"{first} acts{''.join(f', then {name}' for name in others)}"
 
 
 def _first_observations(rank: Rank, network: AnyNetwork) -> torch.Tensor:

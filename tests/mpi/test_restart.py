@@ -168,3 +168,22 @@ def test_rollouts_that_a_server_keeps_are_there_again_when_a_run_goes_on(tmp_pat
     assert int(kept.replace(",", "")) >= 16, "as many as a batch has"
     account(out)
     assert read_json(out / "summary.json")["transitions"]["replayed"] > 0
+
+
+@pytest.mark.slow
+def test_an_automatic_choice_stays_and_its_student_goes_on(tmp_path):
+    """The actor tries the candidates; the learner alone has the checkpoint."""
+    out, student = tmp_path / "run", {"kind": "student", "width": 0.1}
+    auto = {"kind": "auto", "kl_bound": 1e9, "candidates": [student, {"kind": "binary"}]}
+    wide = ["--set", "network.torso=nature", "--set", "network.width=2"]  # so that what is small is faster
+    options = ["--set", f"compression={json.dumps(auto)}", *wide]
+    first = hpcddrl(2, "run", "impala", "--env", CATCH, "--frames", "600", "--out", out, *options, cwd=tmp_path)
+    assert first.rc == 0, first.text
+    (order,) = re.findall(r"compression auto: (.*student 0\.1 fp32.*)", first.stdout)
+    assert "auto tried student 0.1 fp32" in first.stdout
+    more = hpcddrl(2, "run", "--resume", out, "--frames", "1200", cwd=tmp_path)
+    assert more.rc == 0, more.text
+    assert f"compression auto: {order}, as at the checkpoint; nothing is tried again" in more.stdout
+    assert "auto tried" not in more.stdout
+    assert "begins anew" not in more.stdout
+    account(out)

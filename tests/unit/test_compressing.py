@@ -13,7 +13,7 @@ import torch
 from teachers import SMALL, VECTOR, blueprint_of, states_of, teacher_of
 
 from hpcddrl.comm.messages import published_layout
-from hpcddrl.comm.placement import Role
+from hpcddrl.comm.placement import Role, place
 from hpcddrl.compressors.distillation import likeness_of
 from hpcddrl.compressors.fallback import PATIENCE, OneOf
 from hpcddrl.compressors.make import make_compressor, make_fallback, make_stand_in
@@ -41,8 +41,9 @@ from hpcddrl.roles import compressing
 from hpcddrl.roles.acting import LocalPolicy
 from hpcddrl.roles.compressing import LOOK_EVERY, Compressing, Recent
 from hpcddrl.roles.publishing import AsTheyAre, AtHand
+from hpcddrl.runtime import compression
 from hpcddrl.runtime.checks import checked, fitted
-from hpcddrl.runtime.compression import answering, at_once, remember
+from hpcddrl.runtime.compression import answering, at_once, kept_choice, remember, with_choice
 from hpcddrl.runtime.footprint import footprint
 from hpcddrl.runtime.plan import flows, job_of
 from hpcddrl.runtime.rank import Rank
@@ -370,6 +371,35 @@ def test_another_kind_than_the_checkpoints_begins_anew_and_is_said_to(then, goes
     assert (other.pack().tobytes() == made.pack().tobytes()) is goes_on
     said = [] if goes_on else [f"compression was {then or 'none'} at the checkpoint: a stand-in begins anew"]
     assert rank.lines == said
+
+
+def test_a_checkpoints_choice_stays_as_long_as_all_of_it_can_be_chosen():
+    auto = Auto(candidates=(Whole(), Student(), Binary()))
+
+    def kept(of):
+        return kept_choice({"compression": {"of": of}}, auto)
+
+    assert kept("binary, or bf16, or fp32") == (Binary(), Whole())
+    assert kept("binary, or int8, or fp32") == kept("int8, or fp32") == ()
+    assert kept("binary") == kept("fp32") == kept("none") == (), "those were no choices"
+    assert kept_choice(None, auto) == kept_choice({}, auto) == ()
+
+
+@pytest.mark.parametrize("me", [0, 1], ids=["learner", "actor"])
+def test_a_choice_that_stays_is_told_to_who_would_try_candidates(me, monkeypatch):
+    """The learner has the checkpoint; with local actors, the first of them would choose."""
+    monkeypatch.setattr(compression, "_tried", lambda rank, auto: pytest.fail("tried anew"))
+    job = fitted(override(RECIPES["impala"](), ["env.id=hpcddrl/Catch-v0", "compression=auto"]), 2)
+    kept = (Student(format=Int8()), Whole(format=Int8()))
+    others = iter([(0, () if me == 0 else kept), (0, None)])
+    world = SimpleNamespace(rank=me, allgather=lambda own: [next(others), own])
+    saved = {"compression": {"of": "student 0.5 int8, or int8, or fp32"}} if me == 0 else {}
+    comms, files = SimpleNamespace(world=world), dict.fromkeys(("traffic", "run", "files", "say"))
+    places = place(job.topology)
+    rank = Rank(config=job, job=job, spec=VECTOR, comms=comms, places=places, control=Notes(), saved=saved, **files)
+    assert with_choice(rank).config.compression.candidates == kept
+    line = "compression auto: student 0.5 int8 acts, then int8, as at the checkpoint; nothing is tried again"
+    assert rank.lines == [line] * (me == 0)
 
 
 def test_fewer_observations_are_kept_of_more():
