@@ -156,7 +156,7 @@ class Binary:
                 layer.weight.sub_(layer.weight.mean(1, keepdim=True)).clamp_(-1, 1)
 
     def _wake(self) -> None:
-        """Give layers of nothing but zeros, with which residual blocks begin, small weights of either sign.
+        """Give layers of nothing but zeros, as a residual block that is the identity has one, small weights.
 
         With α = 0 no gradient would come to their signs, nor through them.
         """

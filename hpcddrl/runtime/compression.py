@@ -61,7 +61,8 @@ def with_choice(rank: Rank) -> Rank:
     groups = range(rank.job.topology.groups or 1)
     if not any(isinstance(group_config(rank.job, group).compression, Auto) for group in groups):
         return rank
-    auto, group, chosen = rank.config.compression, rank.place.group, None
+    auto, group = rank.config.compression, rank.place.group
+    chosen: Auto | Uncompressed | None = None
     what = "compression auto" + f" of group {group}" * (len(groups) > 1)
     learns_first = rank.comms.world.rank in rank.learners[:1]
     kept = kept_choice(rank.saved, auto) if isinstance(auto, Auto) and learns_first else ()

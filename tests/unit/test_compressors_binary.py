@@ -247,11 +247,14 @@ def test_every_torso_has_layers_to_binarise():
 
 
 def test_layers_that_begin_as_zeros_learn_too_and_alike_each_time():
-    """A fresh residual block's second convolution is 0: with a scale of 0, no gradient would reach signs."""
+    """A residual block is the identity if its second convolution is 0, whose scale would let no gradient through."""
     blueprint, made = blueprint_of("resnet", width=0.25), []
     for _ in range(2):
         compressor = make_compressor(Binary(distillation=Distillation(steps=3, batch_size=8)), blueprint)
         network, teacher, states = compressor.shape.network, blueprint.build(), states_of(blueprint.spec, 16)
+        for block in teacher.torso.modules():
+            if isinstance(block, Residual):
+                nn.init.zeros_(block.second.weight)
         compressor.follow(teacher, states)
         blocks = [module for module in network.torso.modules() if isinstance(module, Residual)]
         assert blocks
