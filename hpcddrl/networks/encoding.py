@@ -47,6 +47,7 @@ def initialised_torso(name: str, shape: tuple[int, ...], width: float) -> tuple[
     body = torso(name, shape, width)
     for module in body.modules():
         orthogonal(module, math.sqrt(2))
+    for module in body.modules():
         if isinstance(module, Residual):
             nn.init.zeros_(module.second.weight)
     return body, next(m.out_features for m in reversed(list(body.modules())) if isinstance(m, nn.Linear))

@@ -73,7 +73,7 @@ class Following:
 
     def __init__(self, packing: Packing, copy: Callable[[torch.Tensor], object]) -> None:
         self._packing, self._copy, self.nbytes = packing, copy, packing.nbytes
-        self._copied: int | None = None  # the version
+        self._copied: tuple[int, int] | None = None  # the version, and that with which its stage began
 
     def see(self, batch: Batch | Transitions) -> None:
         """See `Packing`."""
@@ -81,9 +81,10 @@ class Following:
 
     def renew(self, weights: Weights) -> int:
         """See `Packing`; each version is copied once."""
-        if weights.version != self._copied:
+        at = weights.version, weights.since  # who joins others again may get other weights of the same version
+        if at != self._copied:
             self._copy(weights.flat)
-            self._copied = weights.version
+            self._copied = at
         return self._packing.renew(weights)
 
     def pack(self) -> Array:

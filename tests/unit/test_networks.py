@@ -314,6 +314,25 @@ def test_the_shortest_call_counts_however_long_the_others_take(monkeypatch):
     assert order == ["a", "a", "a", "b", "b", "b", *"aabb" * 2]
 
 
+@pytest.mark.parametrize(("first", "calls"), [(6.0, 1), (0.9, 2), (4.0, 4)])
+def test_what_is_many_times_slower_gets_no_more_turns(first, calls, monkeypatch):
+    """Beside a's second: b's first call of 6 s is enough; so is the next, where the first was short; 4 s are not."""
+    clock, order = [0.0], []
+    takes = {"a": iter([1.0] * 8), "b": iter([first, *[6.0 if calls == 2 else 4.0] * 8])}
+
+    def calling(name):
+        def once():
+            order.append(name)
+            clock[0] += next(takes[name])
+
+        return once
+
+    monkeypatch.setattr("hpcddrl.networks.precision.time.perf_counter", lambda: clock[0])
+    shortest = shortest_calls({name: calling(name) for name in takes}, seconds=0.0)
+    assert shortest == {"a": 1, "b": 4.0 if calls == 4 else 6.0}
+    assert (order.count("a"), order.count("b")) == (4, calls)
+
+
 def test_choose_precision_leaves_the_weights_alone():
     net = network(SMALL)
     before = values_of(network(SMALL))
