@@ -58,6 +58,7 @@ STUDY = Study(
             (-0.85, 1.0),
             settings=(
                 "network.torso=nips",  # convolutions
+                "env.options.pixels=2",  # a cell's, with which they see the whole image
                 "env.frame_stack=2",  # to tell what moves
                 "algorithm.unroll_length=13",  # the steps of a game
                 "algorithm.entropy_coefficient=0.03",

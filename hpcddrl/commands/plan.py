@@ -84,12 +84,16 @@ def plan(
 
 
 def _say_what(out: Console, job: Job) -> None:
+    from hpcddrl.networks.torsos import blind_spot
+
     _say(
         out,
         f"{job.config.recipe} on {job.config.env.id}: {count(len(job.places), 'rank')}, "
         f"{layout(job.config.topology)}; "
         + ", ".join(f"a network of {count:,} weights ({size(4 * count)})" for count in dict.fromkeys(job.sizes)),
     )
+    if (unseen := blind_spot(job.config.network.torso, job.spec.observation_shape)) is not None:
+        _say(out, f"warning: {unseen}")
 
 
 def _say_pace(out: Console, job: Job, steps_per_s: float, pace: Pace | None) -> None:

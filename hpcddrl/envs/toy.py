@@ -17,12 +17,18 @@ class Catch(gym.Env[Frame, np.int64]):
     """A ball falls; move the paddle under it. Reward ±1 when it lands, 13 steps an episode, 42×42 pixels.
 
     Random play returns about -0.85, perfect play 1 (after the task in Mnih et al. 2014 and bsuite).
+
+    Args:
+        pixels: of each of the 14 cells along a side. With 2, nips sees all cells; with 6, as many pixels as Atari has.
     """
 
-    CELLS, PIXELS = 14, 3
+    CELLS = 14
 
-    def __init__(self) -> None:
-        side = self.CELLS * self.PIXELS
+    def __init__(self, pixels: int = 3) -> None:
+        if pixels < 1:
+            raise ValueError(f"env.options.pixels = {pixels}: a cell has 1 or more")
+        self._pixels = pixels
+        side = self.CELLS * pixels
         self.observation_space = gym.spaces.Box(0, 255, (side, side), np.uint8)
         self.action_space = gym.spaces.Discrete(3)
         self._ball = [0, 0]
@@ -47,7 +53,7 @@ class Catch(gym.Env[Frame, np.int64]):
         board = np.zeros((self.CELLS, self.CELLS), np.uint8)
         board[-1, self._paddle] = 128
         board[self._ball[0], self._ball[1]] = 255
-        return board.repeat(self.PIXELS, 0).repeat(self.PIXELS, 1)
+        return board.repeat(self._pixels, 0).repeat(self._pixels, 1)
 
 
 class Sleep(gym.Env[Frame, np.int64]):

@@ -7,6 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+CONVOLUTIONS = {  # channels, kernel, stride; without padding
+    "nips": ((16, 8, 4), (32, 4, 2)),
+    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+}
+
 
 def _scaled(count: int, width: float) -> int:
     return max(1, round(count * width))
@@ -17,11 +22,11 @@ def _features(body: nn.Module, shape: tuple[int, ...]) -> int:
         return int(body(torch.zeros(1, *shape)).numel())
 
 
-def _convolutions(shape: tuple[int, ...], layers: list[tuple[int, int, int]], units: int, width: float) -> nn.Module:
-    """Build convolutions (channels, kernel, stride), then one linear layer, each with ReLU."""
+def _convolutions(shape: tuple[int, ...], name: str, units: int, width: float) -> nn.Module:
+    """Build a torso's convolutions, then one linear layer, each with ReLU."""
     body: list[nn.Module] = []
     channels = shape[0]
-    for out, kernel, stride in layers:
+    for out, kernel, stride in CONVOLUTIONS[name]:
         body += [nn.Conv2d(channels, _scaled(out, width), kernel, stride), nn.ReLU()]
         channels = _scaled(out, width)
     body.append(nn.Flatten())
@@ -40,12 +45,12 @@ def mlp(shape: tuple[int, ...], width: float) -> nn.Module:
 
 def nips(shape: tuple[int, ...], width: float) -> nn.Module:
     """The network of DQN's first version and of A3C (Mnih et al. 2013, 2016): 16@8/4, 32@4/2, 256 units."""
-    return _convolutions(shape, [(16, 8, 4), (32, 4, 2)], 256, width)
+    return _convolutions(shape, "nips", 256, width)
 
 
 def nature(shape: tuple[int, ...], width: float) -> nn.Module:
     """The network of DQN in Nature (Mnih et al. 2015): 32@8/4, 64@4/2, 64@3/1, 512 units."""
-    return _convolutions(shape, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], 512, width)
+    return _convolutions(shape, "nature", 512, width)
 
 
 class Residual(nn.Module):
@@ -85,6 +90,32 @@ def resolved(name: str, shape: tuple[int, ...]) -> str:
     if name != "auto":
         return name
     return "nips" if len(shape) == 3 and min(shape[1:]) >= 64 else "mlp"
+
+
+def unseen(name: str, side: int) -> int:
+    """Return how many of an image's last pixels along a side a torso does not look at.
+
+    Strides that don't fit leave them out: of Atari's 84 pixels none, of 42 pixels nips and nature leave out 6.
+    """
+    counts, layers = [side], CONVOLUTIONS.get(name, ())
+    for _, kernel, stride in layers:
+        counts.append((counts[-1] - kernel) // stride + 1)
+    reached = counts[-1]
+    for _, kernel, stride in reversed(layers):
+        reached = (reached - 1) * stride + kernel
+    return side - reached
+
+
+def blind_spot(name: str, shape: tuple[int, ...]) -> str | None:
+    """Return a line about what a torso does not see of observations of this shape; None if it sees all."""
+    name = resolved(name, shape)
+    rows, columns = (unseen(name, side) for side in shape[1:]) if len(shape) == 3 else (0, 0)
+    if not rows and not columns:
+        return None
+    return (
+        f"network.torso = {name!r} does not see the last {rows} rows and {columns} columns of images of "
+        f"{shape[1]}×{shape[2]}, where its strides don't fit; show it 84×84, or set network.torso=resnet or mlp"
+    )
 
 
 def torso(name: str, shape: tuple[int, ...], width: float) -> nn.Module:

@@ -23,6 +23,7 @@ from hpcddrl.config import (
 )
 from hpcddrl.networks.device import CPU
 from hpcddrl.networks.flat import flatten
+from hpcddrl.networks.torsos import blind_spot
 from hpcddrl.roles.actor import Actor, RemoteActor
 from hpcddrl.roles.admission import Admission
 from hpcddrl.roles.applying import (
@@ -234,6 +235,8 @@ def _learner(rank: Rank) -> Callable[[], None]:
     learners, actors = rank.learners, rank.actors
     network = network_of(rank, group).to(rank.devices.learner)
     with_precision(rank, network, samples_per_batch(config, len(actors)), trains=True)
+    if (unseen := blind_spot(config.network.torso, rank.spec.observation_shape)) is not None:
+        rank.lines.append(f"warning: {unseen}")
     flat = flatten(network)
     parameters = flat.values.numel()
     step = None if isinstance(config.update, ParameterServer) else _optimizer_step(rank, flat.values, len(learners))

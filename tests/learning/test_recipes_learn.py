@@ -90,6 +90,7 @@ def test_cartpole_is_solved_by_policies(recipe, seed, teacher, tmp_path):
 # By frames, so that each stage and its helper has its time whatever the machine's speed.
 IN_STAGES = settings(
     env__frame_stack=2,
+    env__options__pixels=2,  # of a cell: with 3 the torso would not see the last two columns, nor the paddle
     network__torso="nips",
     stages__detector="by_frames",
     stages__detector__middle_from=20_000,
@@ -114,7 +115,7 @@ def test_catch_is_learned_in_stages_and_by_the_one_model_in_the_end(seed, tmp_pa
     (score,) = read_json(out / "evaluation.json").values()
     mean = sum(score["returns"]) / 100
     print(f"staged on Catch, seed {seed}: {mean:.2f} greedily, after {restarted:.0f} models were handed over")
-    assert mean >= 0.8  # seeds 1 to 3: 0.84; random play: -0.76
+    assert mean >= 0.9
 
 
 @SEEDS

@@ -13,7 +13,7 @@ from hpcddrl.networks.flat import TAIL, flatten
 from hpcddrl.networks.held import fill, held
 from hpcddrl.networks.policy_value import PolicyValueNetwork
 from hpcddrl.networks.precision import choose_precision, shortest_calls
-from hpcddrl.networks.torsos import SMALLEST_SIDE, TORSOS, torso
+from hpcddrl.networks.torsos import SMALLEST_SIDE, TORSOS, blind_spot, torso, unseen
 from hpcddrl.types import Continuous, Discrete, EnvSpec
 
 IMAGE = EnvSpec((84, 84), np.dtype(np.uint8), 4, Discrete(6), 4)
@@ -331,6 +331,24 @@ def test_what_is_many_times_slower_gets_no_more_turns(first, calls, monkeypatch)
     shortest = shortest_calls({name: calling(name) for name in takes}, seconds=0.0)
     assert shortest == {"a": 1, "b": 4.0 if calls == 4 else 6.0}
     assert (order.count("a"), order.count("b")) == (4, calls)
+
+
+@pytest.mark.parametrize("name", ["nips", "nature", "resnet", "mlp"])
+@pytest.mark.parametrize("side", [36, 42, 43, 84])
+def test_what_strides_leave_out_changes_no_feature(name, side):
+    torch.manual_seed(0)
+    image = torch.rand(1, 2, side, side, requires_grad=True)
+    torso(name, (2, side, side), width=1.0)(image).sum().backward()
+    reached = (image.grad.abs().sum((0, 1)) > 0).nonzero().max(0).values + 1
+    assert (side - reached).tolist() == [unseen(name, side)] * 2
+
+
+def test_a_blind_spot_is_told_with_a_way_out():
+    assert blind_spot("nips", (4, 84, 84)) is None
+    assert blind_spot("auto", (5,)) is None
+    line = blind_spot("nature", (4, 84, 42))
+    assert line is not None
+    assert all(part in line for part in ("network.torso = 'nature'", "last 0 rows and 6 columns", "84×42", "resnet"))
 
 
 def test_choose_precision_leaves_the_weights_alone():
