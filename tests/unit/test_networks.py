@@ -297,39 +297,38 @@ def test_choose_precision_prefers_plain_fp32_when_the_others_gain_too_little(mon
         rates[better] = 100.0
 
 
-def test_the_shortest_call_counts_however_long_the_others_take(monkeypatch):
-    clock, order = [0.0], []
-    takes = {"a": iter([50, 9, 2, 1, 8, 3, 9, 9]), "b": iter([1, 4, 4, 4, 5, 6, 7, 8])}
-
-    def calling(name):
-        def once():
-            order.append(name)
-            clock[0] += next(takes[name])
-
-        return once
-
+@pytest.fixture
+def calls_that_take(monkeypatch):
+    """Return what makes calls of given seconds, by a clock that they alone move; each notes its name in a list."""
+    clock = [0.0]
     monkeypatch.setattr("hpcddrl.networks.precision.time.perf_counter", lambda: clock[0])
-    shortest = shortest_calls({name: calling(name) for name in takes}, seconds=0.0, prepare=order.append)
-    assert shortest == {"a": 1, "b": 4}
+
+    def make(order, **seconds):
+        def calling(name, takes):
+            def once():
+                order.append(name)
+                clock[0] += next(takes)
+
+            return once
+
+        return {name: calling(name, iter(takes)) for name, takes in seconds.items()}
+
+    return make
+
+
+def test_the_shortest_call_counts_however_long_the_others_take(calls_that_take):
+    order = []
+    calls = calls_that_take(order, a=[50, 9, 2, 1, 8, 3, 9, 9], b=[1, 4, 4, 4, 5, 6, 7, 8])
+    assert shortest_calls(calls, seconds=0.0, prepare=order.append) == {"a": 1, "b": 4}
     assert order == ["a", "a", "a", "b", "b", "b", *"aabb" * 2]
 
 
-@pytest.mark.parametrize(("first", "calls"), [(6.0, 1), (0.9, 2), (4.0, 4)])
-def test_what_is_many_times_slower_gets_no_more_turns(first, calls, monkeypatch):
+@pytest.mark.parametrize(("first", "later", "calls"), [(6.0, 4.0, 1), (0.9, 6.0, 2), (4.0, 4.0, 4)])
+def test_what_is_many_times_slower_gets_no_more_turns(first, later, calls, calls_that_take):
     """Beside a's second: b's first call of 6 s is enough; so is the next, where the first was short; 4 s are not."""
-    clock, order = [0.0], []
-    takes = {"a": iter([1.0] * 8), "b": iter([first, *[6.0 if calls == 2 else 4.0] * 8])}
-
-    def calling(name):
-        def once():
-            order.append(name)
-            clock[0] += next(takes[name])
-
-        return once
-
-    monkeypatch.setattr("hpcddrl.networks.precision.time.perf_counter", lambda: clock[0])
-    shortest = shortest_calls({name: calling(name) for name in takes}, seconds=0.0)
-    assert shortest == {"a": 1, "b": 4.0 if calls == 4 else 6.0}
+    order = []
+    shortest = shortest_calls(calls_that_take(order, a=[1.0] * 8, b=[first, *[later] * 8]), seconds=0.0)
+    assert shortest == {"a": 1, "b": first if calls == 1 else later}
     assert (order.count("a"), order.count("b")) == (4, calls)
 
 
